@@ -1,0 +1,87 @@
+"""The entry point: one typer application, and the only place where errors become exit codes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import typer
+from typer.exceptions import TyperException
+
+from vnfleet.cli import looking, serving, week
+from vnfleet.cli.options import join_symbols
+from vnfleet.cli.terminal import Terminal
+from vnfleet.core.errors import ExitCode, VnfleetError
+
+INTERRUPTED = 130  # what shells report after Ctrl-C
+
+app = typer.Typer(
+    name="vnfleet",
+    help="The weekly model factory for Vietnamese stocks: prices in, a proven and deployed set of models out.",
+    epilog="Start here:  vnfleet demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+week.register(app)
+serving.register(app)
+looking.register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code (see `vnfleet.core.errors.ExitCode`)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    terminal = Terminal(as_json="--json" in words)
+    try:
+        code = app(join_symbols(words), prog_name="vnfleet", obj=terminal, standalone_mode=False)
+        return int(code or 0)
+    except VnfleetError as error:
+        return _report(terminal, error.exit_code, str(error))
+    except TyperException as error:
+        return _report(terminal, ExitCode.USAGE, f"{error.format_message()}\n  next: vnfleet --help")
+    except (KeyboardInterrupt, typer.Abort):
+        return _report(terminal, INTERRUPTED, "stopped; run the same command again and it continues where it was")
+    except Exception as error:  # noqa: BLE001 - the last line of defence: nothing may end in a traceback
+        return _unexpected(terminal, error)
+
+
+def _unexpected(terminal: Terminal, error: Exception) -> int:
+    if _out_of_resources(error):
+        what = "out of memory" if not isinstance(error, OSError) else "the disk is full"
+        fix = "close other programs or use a smaller preset" if not isinstance(error, OSError) else "free some space"
+        return _report(terminal, ExitCode.RESOURCE, f"{what}\n  next: {fix}, then run the same command again")
+    log = _write_log(terminal.workdir, error)
+    first = str(error).splitlines()[0] if str(error) else ""
+    return _report(terminal, ExitCode.BUG, f"a bug in vnfleet: {type(error).__name__}: {first} (details: {log})")
+
+
+def _out_of_resources(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)  # torch raises a RuntimeError
+
+
+def _write_log(workdir: Path, error: Exception) -> Path:
+    """Write the traceback where the person works, or to the temporary folder when that is not possible."""
+    name = f"error-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.log"
+    text = "".join(traceback.format_exception(error))
+    for folder in (workdir / "logs", Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+        except OSError:
+            continue
+        return folder / name
+    return Path(os.devnull)
+
+
+def _report(terminal: Terminal, code: int, message: str) -> int:
+    terminal.note(f"error: {message}" if code != INTERRUPTED else message)
+    terminal.document({"ok": False, "exit_code": int(code), "error": message})
+    return int(code)

@@ -1,0 +1,92 @@
+"""The options that commands share, each written once."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from vnfleet.cli.terminal import DEFAULT_WORKDIR
+from vnfleet.core.errors import UsageError
+
+_YEARS = re.compile(r"(\d{4})-(\d{4})")
+
+Workdir = Annotated[
+    Path, typer.Option("--workdir", envvar="VNFLEET_WORKDIR", help="Folder that holds everything vnfleet keeps.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs go to stderr.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="vnfleet.toml or a resolved training_config.json (default: vnfleet.toml, if there)."),
+]
+AsOf = Annotated[
+    str | None, typer.Option("--as-of", metavar="DATE", help="Last day of data, yyyy-mm-dd (default: the last close).")
+]
+SourceKind = Annotated[Literal["files", "simulated"] | None, typer.Option("--source", help="Where prices come from.")]
+SourcePath = Annotated[
+    Path | None, typer.Option("--path", help="Price file or folder for --source files (CafeF format or plain OHLCV).")
+]
+Listings = Annotated[Path | None, typer.Option("--listings", help="CSV with symbol, exchange, sector.")]
+Folds = Annotated[
+    str | None,
+    typer.Option("--folds", metavar="YEARS", help="Years to judge: 2020-2024 or 2020,2022 (default: newest 5)."),
+]
+Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Members of the ensemble.")]
+Symbols = Annotated[
+    str | None,
+    typer.Option("--symbols", metavar="A B C", help="Write artifacts for these only; the deployed set stays as it is."),
+]
+Models = Annotated[int | None, typer.Option("--models", min=1, help="How many symbols get a model.")]
+Mode = Annotated[
+    Literal["local", "hybrid"] | None, typer.Option("--mode", help="Train here, or through --remote and workers.")
+]
+Remote = Annotated[
+    str | None, typer.Option("--remote", help="rclone remote or folder both sides see, e.g. gdrive:VN-Quant-Training.")
+]
+Preset = Annotated[Literal["desktop", "plan"] | None, typer.Option("--preset", help="Model and training defaults.")]
+
+WORKDIR = DEFAULT_WORKDIR
+
+
+def parsed_date(text: str | None) -> date | None:
+    """Return the day; raises `UsageError` when it is none."""
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError("--as-of is no day", expected="yyyy-mm-dd", found=text) from error
+
+
+def parsed_years(text: str | None) -> list[int] | None:
+    """Return the years of ``2020-2024`` or ``2020,2022``; raises `UsageError` when there are none."""
+    if text is None:
+        return None
+    if span := _YEARS.fullmatch(text.strip()):
+        years = list(range(int(span[1]), int(span[2]) + 1))
+    else:
+        words = [word for word in re.split(r"[,\s]+", text.strip()) if word]
+        years = [int(word) for word in words if re.fullmatch(r"\d{4}", word)]
+        years = years if len(years) == len(words) else []
+    if not years:
+        raise UsageError("--folds are no years", expected="2020-2024 or 2020,2022", found=text)
+    return years
+
+
+def parsed_symbols(text: str | None) -> tuple[str, ...]:
+    """Return the symbols of ``A B C`` or ``A,B,C`` in capitals, without repeats; empty when not given."""
+    return tuple(dict.fromkeys(word.upper() for word in re.split(r"[,\s]+", text or "") if word))
+
+
+def join_symbols(words: list[str]) -> list[str]:
+    """Return the command line with ``--symbols A B C`` as one value, the way the written plan spells it."""
+    if "--symbols" not in words:
+        return words
+    start = words.index("--symbols") + 1
+    stop = start
+    while stop < len(words) and not words[stop].startswith("-"):
+        stop += 1
+    return [*words[:start], ",".join(words[start:stop]), *words[stop:]] if stop > start else words

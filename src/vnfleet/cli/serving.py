@@ -1,0 +1,143 @@
+"""Commands that look after what serves: releases, deploy, rollback, predict."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vnfleet.cli import options as o
+from vnfleet.cli.terminal import Terminal, terminal_of, watching
+from vnfleet.core.clock import SystemClock, utc_text
+from vnfleet.core.errors import UsageError
+
+MODELS_PROD = "models_prod"
+ReleaseId = Annotated[str | None, typer.Argument(help="Release to make current (default: the newest that verifies).")]
+Output = Annotated[
+    Path | None, typer.Option("--output", help="Also write the forecasts to this .csv or .parquet file.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command("releases", epilog="Example:  vnfleet releases")(releases)
+    app.command("deploy", epilog="Example:  vnfleet deploy 2024-12-31-003-1a2b3c4d")(deploy)
+    app.command("rollback", epilog="Example:  vnfleet rollback")(rollback)
+    app.command("predict", epilog="Example:  vnfleet predict --output monday.csv")(predict)
+
+
+def releases(context: typer.Context, workdir: o.Workdir = o.WORKDIR, as_json: o.Json = False) -> int:
+    """List the releases on disk, oldest first, and which one is current."""
+    terminal = terminal_of(context, workdir, as_json=as_json)
+    from vnfleet.releases.deploy import current_release  # noqa: PLC0415
+    from vnfleet.releases.registry import list_releases  # noqa: PLC0415
+
+    models_prod = workdir / MODELS_PROD
+    now = current_release(models_prod)
+    current = None if now is None else now.release_id
+    found = list_releases(models_prod)
+    rows = [
+        (
+            "->" if one.release_id == current else "",
+            one.release_id,
+            len(one.symbols),
+            ", ".join(sorted(set(one.serving.values()))),
+            one.facts.get("recipe_id"),
+        )
+        for one in found
+    ]
+    terminal.table("Releases", ("", "release", "models", "serves", "recipe"), rows)
+    if not found:
+        terminal.say("no release yet: run  vnfleet cycle")
+    listed = [
+        {
+            "release_id": one.release_id,
+            "as_of": one.as_of.isoformat(),
+            "symbols": len(one.symbols),
+            "serves": sorted(set(one.serving.values())),
+            "current": one.release_id == current,
+        }
+        for one in found
+    ]
+    terminal.document({"ok": True, "exit_code": 0, "current": current, "releases": listed})
+    return 0
+
+
+def deploy(
+    context: typer.Context, release_id: ReleaseId = None, workdir: o.Workdir = o.WORKDIR, as_json: o.Json = False
+) -> int:
+    """Make a release current, after checking every file of it. An incomplete set is refused."""
+    terminal = terminal_of(context, workdir, as_json=as_json)
+    from vnfleet.cycle.steps.releasing import configured_symbols  # noqa: PLC0415
+    from vnfleet.cycle.workdir import locked  # noqa: PLC0415
+    from vnfleet.releases.deploy import deploy as make_current  # noqa: PLC0415
+    from vnfleet.releases.deploy import newest_verified_release  # noqa: PLC0415
+    from vnfleet.releases.registry import open_release  # noqa: PLC0415
+
+    models_prod = workdir / MODELS_PROD
+    with locked(workdir, "deploying a release"):
+        release = newest_verified_release(models_prod) if release_id is None else open_release(models_prod, release_id)
+        if release is None:
+            raise UsageError("there is no release to deploy", where=models_prod, fix="vnfleet cycle")
+        now = make_current(
+            models_prod, release.release_id, clock=SystemClock(), expected_symbols=configured_symbols(release)
+        )
+    return _moved(terminal, now.release_id, now.previous_release_id, utc_text(now.deployed_at))
+
+
+def rollback(context: typer.Context, workdir: o.Workdir = o.WORKDIR, as_json: o.Json = False) -> int:
+    """Make the release that served before the current one current again."""
+    terminal = terminal_of(context, workdir, as_json=as_json)
+    from vnfleet.cycle.workdir import locked  # noqa: PLC0415
+    from vnfleet.releases.deploy import rollback as go_back  # noqa: PLC0415
+
+    with locked(workdir, "rolling back a release"):
+        now = go_back(workdir / MODELS_PROD, clock=SystemClock())
+    return _moved(terminal, now.release_id, now.previous_release_id, utc_text(now.deployed_at))
+
+
+def predict(
+    context: typer.Context,
+    as_of: o.AsOf = None,
+    output: Output = None,
+    source: o.SourceKind = None,
+    config: o.Config = None,
+    workdir: o.Workdir = o.WORKDIR,
+    as_json: o.Json = False,
+) -> int:
+    """Forecast every symbol of the deployed set from the prices collected so far."""
+    terminal = terminal_of(context, workdir, as_json=as_json)
+    day = o.parsed_date(as_of)
+    if output is not None and output.suffix not in {".csv", ".parquet"}:
+        raise UsageError("--output is of an unknown kind", expected=".csv or .parquet", found=output)
+    from vnfleet.cycle.weekly import forecast_now  # noqa: PLC0415
+    from vnfleet.settings import find_settings, load_settings  # noqa: PLC0415
+
+    overrides = {"source": {"kind": source}} if source is not None else {}
+    settings = load_settings(file=find_settings(config, workdir), environ=os.environ, overrides=overrides)
+    with watching(terminal) as observer:
+        forecast = forecast_now(settings, workdir=workdir, as_of=day, observer=observer)
+    if output is not None:
+        forecast.write(output)
+    terminal.forecasts(forecast.session, forecast.frame)
+    terminal.say(f"Served by release {forecast.release_id}")
+    terminal.document(
+        {
+            "ok": True,
+            "exit_code": 0,
+            "release_id": forecast.release_id,
+            "session": forecast.session.isoformat(),
+            "predictions": forecast.frame.to_dicts(),
+        }
+    )
+    return 0
+
+
+def _moved(terminal: Terminal, release_id: str, previous: str | None, at: str) -> int:
+    terminal.say(f"current release: {release_id} (before it: {previous or 'none'}), since {at}")
+    terminal.document(
+        {"ok": True, "exit_code": 0, "release_id": release_id, "previous_release_id": previous, "deployed_at": at}
+    )
+    return 0

@@ -1,0 +1,1 @@
+"""The wiring: the weekly cycle as content-addressed steps, its worker, and the doctor."""

@@ -1,0 +1,176 @@
+"""What a week is made of: the wiring's own settings, and every room's config beside them.
+
+One frozen dataclass a table of ``vnfleet.toml``; `vnfleet.settings` fills them, nothing below reads a dict.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from vnfleet.data.sources.simulated import SimulatedMarket
+from vnfleet.model.stockformer import StockformerConfig, preset
+from vnfleet.releases.gate import GateLimits, RefreshLimits
+from vnfleet.trading.portfolio import TopKPolicy
+from vnfleet.trading.simulator import AccountTerms
+from vnfleet.training.recipe import Recipe, TrainingConfig
+
+PRESETS = ("desktop", "plan")
+_SYMBOL = re.compile(r"[A-Z0-9]{2,10}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceConfig:
+    """Where prices come from.
+
+    Attributes
+    ----------
+    kind : "files" (a CafeF-format or plain OHLCV file or folder) or "simulated" (a seeded market, for trying out).
+    path : the file or folder; needed by "files".
+    listings : optional CSV with symbol, exchange, sector.
+    max_age_days : the newest session may be this many calendar days older than `as_of`.
+    """
+
+    kind: Literal["files", "simulated"] = "files"
+    path: Path | None = None
+    listings: Path | None = None
+    max_age_days: int = 7
+
+    def __post_init__(self) -> None:
+        """Refuse an age that nothing can meet."""
+        if self.max_age_days < 1:
+            raise ValueError(f"max_age_days must be at least 1, found {self.max_age_days}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UniverseConfig:
+    """Which symbols get a model.
+
+    Attributes
+    ----------
+    models : how many symbols are primary: scored, deployed, one artifact each.
+    window_sessions : they are the most traded by median traded value over this many sessions before the fold.
+    pinned, excluded : symbols that are always, or never, among them.
+    """
+
+    models: int = 102
+    window_sessions: int = 250
+    pinned: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse counts below one and names that are no symbols."""
+        if self.models < 1 or self.window_sessions < 1:
+            raise ValueError(
+                f"models and window_sessions must be at least 1, found {self.models}, {self.window_sessions}"
+            )
+        for symbol in (*self.pinned, *self.excluded):
+            if not _SYMBOL.fullmatch(symbol):
+                raise ValueError(f"not a symbol: {symbol!r} (expected upper-case letters and digits)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldsConfig:
+    """Which calendar years are judged, each by models that were fitted on the years before.
+
+    Attributes
+    ----------
+    years : the years; empty means the newest `newest` years that have enough history before them.
+    newest : see `years`; the running year counts.
+    min_train_sessions : a fold with less history than this is refused (or left out when years are chosen for you).
+    """
+
+    years: tuple[int, ...] = ()
+    newest: int = 5
+    min_train_sessions: int = 500
+
+    def __post_init__(self) -> None:
+        """Refuse repeated years and empty parts."""
+        if len(set(self.years)) != len(self.years):
+            raise ValueError(f"years repeat: {list(self.years)}")
+        if min(self.newest, self.min_train_sessions) < 1:
+            raise ValueError("newest and min_train_sessions must be at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasesConfig:
+    """How releases are kept.
+
+    Attributes
+    ----------
+    keep_last : this many releases stay on disk for a rollback; the current one always does.
+    """
+
+    keep_last: int = 5
+
+    def __post_init__(self) -> None:
+        """A rollback needs two releases."""
+        if self.keep_last < 2:
+            raise ValueError(f"keep_last must be at least 2, found {self.keep_last}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteConfig:
+    """Where training units are computed.
+
+    Attributes
+    ----------
+    mode : "local" (here) or "hybrid" (through the remote, what stays open is done here).
+    remote : rclone remote or local folder that both sides see, such as ``gdrive:VN-Quant-Training``.
+    wait_minutes : how long to wait for workers before the open units are trained here.
+    grace_minutes : without a sign of life from any worker for this long, the wait is over sooner.
+    poll_seconds : how often the remote is asked.
+    """
+
+    mode: Literal["local", "hybrid"] = "local"
+    remote: str = ""
+    wait_minutes: float = 720.0
+    grace_minutes: float = 15.0
+    poll_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Refuse a hybrid run without a remote."""
+        if self.mode == "hybrid" and not self.remote:
+            raise ValueError('mode "hybrid" needs a remote')
+        if min(self.wait_minutes, self.grace_minutes) < 0 or self.poll_seconds <= 0:
+            raise ValueError("wait_minutes and grace_minutes must not be negative, poll_seconds must be above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CycleConfig:
+    """Everything a week depends on besides its date: one field per table of ``vnfleet.toml``."""
+
+    source: SourceConfig = field(default_factory=SourceConfig)
+    simulated: SimulatedMarket = field(default_factory=SimulatedMarket)
+    universe: UniverseConfig = field(default_factory=UniverseConfig)
+    folds: FoldsConfig = field(default_factory=FoldsConfig)
+    model: StockformerConfig = field(default_factory=StockformerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    portfolio: TopKPolicy = field(default_factory=TopKPolicy)
+    account: AccountTerms = field(default_factory=AccountTerms)
+    gate: GateLimits = field(default_factory=GateLimits)
+    refresh: RefreshLimits = field(default_factory=RefreshLimits)
+    releases: ReleasesConfig = field(default_factory=ReleasesConfig)
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is trained, apart from the data."""
+        return Recipe(self.model, self.training)
+
+    @property
+    def horizon_sessions(self) -> int:
+        """The horizon that is judged: the longest of the return path."""
+        return self.model.num_horizons
+
+
+def preset_config(name: Literal["desktop", "plan"]) -> CycleConfig:
+    """Return the defaults of a preset: `desktop` (the measured recipe) or `plan` (the written plan's model and fit)."""
+    if name == "desktop":
+        return CycleConfig()
+    training = TrainingConfig(
+        max_epochs=100, patience_epochs=15, learning_rate=1e-3, weight_decay=1e-5, warmup_frac=0.05
+    )
+    return CycleConfig(model=preset("plan"), training=training)

@@ -1,0 +1,169 @@
+"""One week in memory: its settings and folders, and the panel, features and folds, loaded when first asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from vnfleet.core.clock import Clock
+from vnfleet.core.errors import BadDataError, UsageError
+from vnfleet.core.sealed import read_manifest
+from vnfleet.cycle.config import CycleConfig
+from vnfleet.cycle.runner import Observer
+from vnfleet.cycle.workdir import Folders
+from vnfleet.data.outcomes import forward_returns, outcome_frame
+from vnfleet.data.panel import Panel, PanelStore
+from vnfleet.data.sources.base import Source
+from vnfleet.data.sources.files import FilesSource
+from vnfleet.data.sources.simulated import SimulatedSource
+from vnfleet.data.universe import most_traded
+from vnfleet.evaluation.splits import LIVE, Fold, live_fold, yearly_folds
+from vnfleet.features.cube import CUBE_KIND, FeatureCube, build_cube, cube_id_of, load_cube, save_cube
+from vnfleet.training.dataset import TrainingData
+
+
+def source_of(config: CycleConfig) -> Source:
+    """Return the configured source; raises `UsageError` when files are wanted but none are named."""
+    if config.source.kind == "simulated":
+        return SimulatedSource(config.simulated)
+    if config.source.path is None:
+        raise UsageError(
+            "no prices are named",
+            expected="--path prices.parquet, or path in [source] of vnfleet.toml",
+            fix="to try without data of your own: vnfleet demo",
+        )
+    return FilesSource(config.source.path, config.source.listings)
+
+
+@dataclass(slots=True, kw_only=True)
+class WeekContext:
+    """What every step of a week is given.
+
+    Attributes
+    ----------
+    as_of : the last day of data. only : symbols of a partial run, empty for a whole one.
+    """
+
+    config: CycleConfig
+    folders: Folders
+    as_of: date
+    clock: Clock
+    observer: Observer
+    only: tuple[str, ...] = ()
+    _panel: Panel | None = None
+    _cube: FeatureCube | None = None
+    _data: TrainingData | None = None
+    _folds: tuple[Fold, ...] | None = None
+    _outcomes: pl.DataFrame | None = None
+
+    @property
+    def is_partial(self) -> bool:
+        """True when only some artifacts are written; such a run never moves the current release."""
+        return bool(self.only)
+
+    def panel(self) -> Panel:
+        """Return the judged prices up to `as_of`."""
+        if self._panel is None:
+            self._panel = PanelStore(self.folders.workdir, source_of(self.config).name).serve(self.as_of)
+        return self._panel
+
+    def cube(self) -> FeatureCube:
+        """Return the features of the panel, from disk when they are sealed there, else built and sealed."""
+        if self._cube is None:
+            folder = self.folders.features / cube_id_of(self.panel())
+            if is_sealed(folder, CUBE_KIND):
+                self._cube = load_cube(folder)
+            else:
+                self._cube = build_cube(self.panel())
+                save_cube(self._cube, self.folders.features)
+        return self._cube
+
+    def data(self) -> TrainingData:
+        """Return features and forward returns on one axis: what units train on."""
+        if self._data is None:
+            cube, panel = self.cube(), self.panel()
+            if cube.symbols != panel.symbols or cube.sessions != panel.sessions:
+                raise BadDataError("features and panel have different axes", where=cube.cube_id)
+            returns_HST = forward_returns(panel, range(1, self.config.horizon_sessions + 1)).astype(np.float32)
+            self._data = TrainingData(
+                cube.sessions, cube.symbols, cube.names, cube.values_STF, cube.present_ST, returns_HST
+            )
+        return self._data
+
+    def outcomes(self) -> pl.DataFrame:
+        """Return the known outcomes of all symbols at the judged horizon."""
+        if self._outcomes is None:
+            panel = self.panel()
+            self._outcomes = outcome_frame(panel, self.config.horizon_sessions, panel.symbols)
+        return self._outcomes
+
+    def folds(self) -> tuple[Fold, ...]:
+        """Return the judged folds, oldest first, then the live one."""
+        if self._folds is None:
+            sessions, config = self.panel().sessions, self.config
+            judged: list[Fold] = []
+            for year in config.folds.years or self._newest_years():
+                judged += yearly_folds(
+                    sessions,
+                    [year],
+                    horizon_sessions=config.horizon_sessions,
+                    valid_sessions=config.training.valid_sessions,
+                    min_train_sessions=config.folds.min_train_sessions,
+                    universe_of=self._universe_of,
+                )
+            live = live_fold(
+                sessions,
+                horizon_sessions=config.horizon_sessions,
+                valid_sessions=config.training.valid_sessions,
+                min_train_sessions=config.folds.min_train_sessions,
+                universe_of=self._universe_of,
+            )
+            self._folds = (*judged, live)
+        return self._folds
+
+    def judged_folds(self) -> tuple[Fold, ...]:
+        """Return the walk-forward folds."""
+        return tuple(fold for fold in self.folds() if fold.fold_id != LIVE)
+
+    def live(self) -> Fold:
+        """Return the production fold."""
+        return self.folds()[-1]
+
+    def _universe_of(self, before: date) -> tuple[str, ...]:
+        universe = self.config.universe
+        return most_traded(
+            self.panel(),
+            universe.models,
+            universe.window_sessions,
+            before,
+            pinned=universe.pinned,
+            excluded=universe.excluded,
+        )
+
+    def _newest_years(self) -> list[int]:
+        """Return the newest years that have enough history before them, oldest first."""
+        config, sessions = self.config, self.panel().sessions
+        history = config.folds.min_train_sessions + config.training.valid_sessions + 2 * config.horizon_sessions
+        needed = max(history, config.universe.window_sessions)
+        first_of = {session.year: index for index, session in reversed(list(enumerate(sessions)))}
+        years = sorted(year for year, index in first_of.items() if index >= needed)
+        if not years:
+            raise BadDataError(
+                "too little history to judge a single year",
+                expected=f"{needed} sessions before it",
+                found=f"{len(sessions)} sessions since {sessions[0]}" if sessions else "no sessions",
+                fix="collect more history, or lower [training] valid_sessions or [folds] min_train_sessions",
+            )
+        return years[-config.folds.newest :]
+
+
+def is_sealed(folder: Path, kind: str) -> bool:
+    """Return True when `folder` is whole; a damaged manifest counts as not sealed, so its work is done again."""
+    try:
+        return read_manifest(folder, kind) is not None
+    except BadDataError:
+        return False

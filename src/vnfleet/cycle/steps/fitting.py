@@ -1,0 +1,161 @@
+"""train: the plan of work, its units here or on a worker, and the artifacts of the latest set."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from vnfleet.core.atomic import write_text
+from vnfleet.core.errors import BadDataError, UsageError
+from vnfleet.core.ids import canonical_json, sha256_of_file, short_id
+from vnfleet.cycle.context import WeekContext, is_sealed
+from vnfleet.cycle.local_engine import training_job
+from vnfleet.cycle.remote_training import train_remotely
+from vnfleet.cycle.runner import Facts, Runner, StepOutcome, StepResult, StepSpec
+from vnfleet.cycle.status import remember_plan
+from vnfleet.evaluation.splits import Fold
+from vnfleet.model.artifact import artifact_name, read_artifact
+from vnfleet.remote.transfer import RcloneTransfer
+from vnfleet.training.dataset import PACKAGE_KIND, TrainingData, save_training_data
+from vnfleet.training.engines.local import is_finished, run_unit
+from vnfleet.training.forecast import fold_ensemble
+from vnfleet.training.model_set import write_model_set
+from vnfleet.training.plan import WorkUnit, plan_units
+from vnfleet.training.unit_result import UNIT_KIND, result_folder
+
+FOLDS_NAME = "folds.json"
+MODELS_NAME = "models.json"
+_HASHES = TypeAdapter(dict[str, str])
+
+
+def train(runner: Runner, week: WeekContext, features: StepOutcome) -> StepOutcome:
+    """Train every unit that is not finished, then write the newest set's artifacts to ``models/``."""
+    recipe = week.config.recipe
+    folds_config, universe = week.config.folds, week.config.universe
+    inputs: Facts = {
+        "cube_id": features.text("cube_id"),
+        "recipe_id": recipe.recipe_id,
+        "folds": [list(folds_config.years), folds_config.newest, folds_config.min_train_sessions],
+        "universe": [universe.models, universe.window_sessions, list(universe.pinned), list(universe.excluded)],
+        "only": list(week.only),
+    }
+
+    def work(scratch: Path) -> StepResult:
+        folds, data = week.folds(), week.data()
+        symbols = wanted_symbols(week.only, week.live().universe)
+        units = plan_units(recipe, data, folds)
+        remember_plan(runner.folder, [unit.unit_id for unit in units])
+        where = _run_units(week, units, data, folds)
+        paths = write_model_set(week.folders.models, recipe, week.live(), data, week.folders.units, "adapted", symbols)
+        if not week.is_partial:
+            _remove_strangers(week.folders.models, paths)
+        weights = {path.name: read_artifact(path).weights_sha256 for path in paths}
+        _, selection = fold_ensemble(recipe, week.live(), data, week.folders.units, "adapted")
+        write_text(scratch / FOLDS_NAME, canonical_json([fold.to_record() for fold in folds]))
+        write_text(scratch / MODELS_NAME, json.dumps({path.name: sha256_of_file(path) for path in paths}, indent=1))
+        years = ", ".join(fold.fold_id for fold in folds)
+        return StepResult(
+            summary=f"{len(units)} units over folds {years}{where}; {len(paths)} artifacts in models/",
+            facts={
+                "recipe_id": recipe.recipe_id,
+                "unit_ids": [unit.unit_id for unit in units],
+                "fold_ids": [fold.fold_id for fold in folds],
+                "live_universe": list(week.live().universe),
+                "artifacts": [path.name for path in paths],
+                "weights_sha256": short_id(weights),
+                "validation_ic": selection.valid_rank_ic,
+                "penalty": selection.penalty,
+                "epochs": selection.epochs,
+            },
+        )
+
+    def still_whole(found: StepOutcome) -> bool:
+        units = found.facts.get("unit_ids")
+        have_units = isinstance(units, list) and all(
+            is_sealed(result_folder(week.folders.units, str(unit)), UNIT_KIND) for unit in units
+        )
+        return have_units and _models_whole(week.folders.models, found.folder / MODELS_NAME)
+
+    return runner.step(
+        StepSpec(name="train", inputs=inputs, rooms=("training", "model")), work, still_whole=still_whole
+    )
+
+
+def wanted_symbols(only: Sequence[str], universe: Sequence[str]) -> tuple[str, ...]:
+    """Return the symbols that get an artifact; raises `UsageError` for one that is not among the primary symbols."""
+    for symbol in only:
+        if symbol not in universe:
+            near = difflib.get_close_matches(symbol, universe, n=3, cutoff=0.5)
+            raise UsageError(
+                f"{symbol} is not among the {len(universe)} most traded symbols of this week",
+                found=f"did you mean {' or '.join(near)}?" if near else None,
+                fix=f'to model it all the same: pinned = ["{symbol}"] under [universe] in vnfleet.toml',
+            )
+    return tuple(only) or tuple(universe)
+
+
+def _run_units(week: WeekContext, units: Sequence[WorkUnit], data: TrainingData, folds: Sequence[Fold]) -> str:
+    """Finish every unit and say where; what a remote leaves open is trained here."""
+    root, recipe = week.folders.units, week.config.recipe
+    reused = sum(is_finished(root, unit) for unit in units)
+    words = f" ({reused} reused)" if reused else ""
+    if week.config.remote.mode == "hybrid" and reused < len(units):
+        words += f" ({_run_remotely(week, units, data, folds)})"
+    for position, unit in enumerate(units):
+        doing = f"fold {unit.fold_id} {unit.kind}" + (f" {unit.seed}" if unit.kind == "member" else "")
+
+        def progress(stage: str, done: int, total: int, note: str, *, at: int = position, doing: str = doing) -> None:
+            part = min(done / total, 1.0) if total else 0.0
+            week.observer.progress("train", at + part, len(units), f"{doing} {stage} {note}")
+
+        run_unit(unit, recipe, data, root, progress)
+        week.observer.progress("train", position + 1, len(units), doing)
+    return words
+
+
+def _run_remotely(week: WeekContext, units: Sequence[WorkUnit], data: TrainingData, folds: Sequence[Fold]) -> str:
+    """Send the units through the remote and bring back what workers finish; return how it went in words."""
+    config = week.config.remote
+    package = week.folders.package / short_id(week.cube().cube_id)
+    if not is_sealed(package, PACKAGE_KIND):
+        save_training_data(package, data)
+    job = training_job(week.config.recipe, folds, units, package)
+    back = train_remotely(
+        job,
+        package,
+        RcloneTransfer(config.remote),
+        week.folders.workdir,
+        poll_seconds=config.poll_seconds,
+        grace_seconds=config.grace_minutes * 60,
+        deadline=week.clock.now() + timedelta(minutes=config.wait_minutes),
+        progress=lambda done, total, note: week.observer.progress("train", done, total, f"remote: {note}"),
+    )
+    left = f", {len(back.open_units)} trained here: {back.reason}" if back.open_units else ""
+    return f"{len(back.finished)} of {len(units)} from the remote{left}"
+
+
+def _remove_strangers(models: Path, paths: Sequence[Path]) -> None:
+    """Remove artifacts of symbols that left the set, so that ``models/`` is the latest set and nothing else."""
+    kept = set(paths)
+    for path in models.glob(f"*{artifact_name('')}"):
+        if path not in kept:
+            path.unlink()
+
+
+def _models_whole(models: Path, hashes_file: Path) -> bool:
+    hashes = _HASHES.validate_json(hashes_file.read_bytes())
+    return all((models / name).is_file() and sha256_of_file(models / name) == sha for name, sha in hashes.items())
+
+
+def read_folds(outcome: StepOutcome) -> tuple[Fold, ...]:
+    """Return the folds a finished train step used."""
+    try:
+        records = json.loads((outcome.folder / FOLDS_NAME).read_text(encoding="utf-8"))
+        return tuple(Fold.from_record(record) for record in records)
+    except (OSError, json.JSONDecodeError) as error:
+        raise BadDataError("the folds of a week cannot be read", where=outcome.folder) from error

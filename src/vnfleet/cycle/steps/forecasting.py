@@ -1,0 +1,138 @@
+"""Walk-forward forecasts as content-addressed folders: a finished year is forecast once, only the newest one grows.
+
+``checkpoints/forecasts/<forecast_id>/predictions.parquet``; the id hashes who forecasts, the fold, and the feature rows
+up to the fold's last session, so nothing that happens later can change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from vnfleet.core.frames import as_prediction_frame
+from vnfleet.core.ids import arrays_sha256, short_id, source_sha256
+from vnfleet.core.sealed import sealing, verify
+from vnfleet.cycle.context import WeekContext, is_sealed
+from vnfleet.evaluation.splits import Fold
+from vnfleet.model.baselines import (
+    BASELINE_NAMES,
+    BaselineData,
+    BaselineName,
+    FittedBaseline,
+    fit_baseline,
+    load_baseline,
+)
+from vnfleet.training.dataset import TrainingData
+from vnfleet.training.forecast import Strategy, forecast_fold
+from vnfleet.training.plan import fold_units
+
+FORECAST_KIND = "forecast"
+PREDICTIONS_NAME = "predictions.parquet"
+STRATEGIES: tuple[Strategy, ...] = ("adapted", "pooled")
+BASELINE_SEED = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecaster:
+    """One entrant of the race: its short name, and the `model_id` of its rows."""
+
+    name: str
+    model_id: str
+
+
+def forecasters(week: WeekContext) -> tuple[Forecaster, ...]:
+    """Return the entrants: both strategies of the recipe, then every baseline."""
+    recipe_id = week.config.recipe.recipe_id
+    ours = [Forecaster(name=name, model_id=f"{recipe_id}-{name}") for name in STRATEGIES]
+    return (*ours, *(Forecaster(name=name, model_id=name) for name in BASELINE_NAMES))
+
+
+def walk_forward(week: WeekContext, told: Callable[[int, int, str], None]) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Return the predictions of every entrant over all judged folds, and the ids of the folders they lie in.
+
+    `told` hears (done, total, what) after each one.
+    """
+    entrants, folds, data = forecasters(week), week.judged_folds(), week.data()
+    frames: list[pl.DataFrame] = []
+    ids: list[str] = []
+    for fold in folds:
+        seen = _features_id(data, fold.test.stop)
+        units = [unit.unit_id for unit in fold_units(week.config.recipe, data, fold)]
+        rows = [data.rows_id(fold.refit.stop), source_sha256("vnfleet.model.baselines"), str(BASELINE_SEED)]
+        for entrant in entrants:
+            told(len(ids), len(folds) * len(entrants), f"fold {fold.fold_id} {entrant.name}")
+            made_by = units if entrant.name in STRATEGIES else rows
+            forecast_id = short_id([entrant.name, entrant.model_id, made_by, fold.to_record(), seen])
+            frames.append(_stored(week.folders.forecasts / forecast_id, partial(_made, week, fold, entrant)))
+            ids.append(forecast_id)
+    return as_prediction_frame(pl.concat(frames)), tuple(ids)
+
+
+def live_baseline(week: WeekContext, name: BaselineName) -> tuple[FittedBaseline, Path]:
+    """Return a baseline fitted on the live fold and the sealed folder it lies in; fitted at most once."""
+    data, fold = week.data(), week.live()
+    identity = [name, BASELINE_SEED, data.rows_id(fold.refit.stop), source_sha256("vnfleet.model.baselines")]
+    folder = week.folders.units / "baselines" / short_id([*identity, fold.to_record()])
+    if not is_sealed(folder, "baseline"):
+        fit_baseline(
+            name, baseline_data(data), fold, BASELINE_SEED, horizon_sessions=week.config.horizon_sessions
+        ).save(folder)
+    return load_baseline(folder), folder
+
+
+def baseline_data(data: TrainingData) -> BaselineData:
+    """Return the same rows in the shape baselines read."""
+    return BaselineData(
+        values_STF=data.values_STF,
+        present_ST=data.present_ST,
+        returns_HST=data.returns_HST,
+        horizons=tuple(range(1, len(data.returns_HST) + 1)),
+        symbols=data.symbols,
+        sessions=data.sessions,
+        feature_names=data.feature_names,
+    )
+
+
+def _made(week: WeekContext, fold: Fold, entrant: Forecaster) -> pl.DataFrame:
+    data = week.data()
+    for strategy in STRATEGIES:
+        if entrant.name == strategy:
+            return forecast_fold(
+                week.config.recipe, fold, data, week.folders.units, strategy, fold.test, entrant.model_id
+            )
+    name = next(known for known in BASELINE_NAMES if known == entrant.name)
+    fitted = fit_baseline(name, baseline_data(data), fold, BASELINE_SEED, horizon_sessions=week.config.horizon_sessions)
+    return fitted.predict(
+        data.values_STF,
+        data.present_ST,
+        data.symbols,
+        data.sessions,
+        fold.test,
+        model_id=entrant.model_id,
+        fold_id=fold.fold_id,
+        feature_names=data.feature_names,
+    )
+
+
+def _stored(folder: Path, make: Callable[[], pl.DataFrame]) -> pl.DataFrame:
+    """Return the forecasts sealed in `folder`, making them first when they are not there."""
+    if not is_sealed(folder, FORECAST_KIND):
+        frame = make()
+        with sealing(folder, FORECAST_KIND, {"rows": frame.height}) as scratch:
+            frame.write_parquet(scratch / PREDICTIONS_NAME)
+    verify(folder, FORECAST_KIND)
+    return as_prediction_frame(pl.read_parquet(folder / PREDICTIONS_NAME))
+
+
+def _features_id(data: TrainingData, stop: int) -> str:
+    """Return the identity of the feature rows before session index `stop`, without any return of theirs."""
+    alive_S = np.asarray(data.present_ST[:, :stop].any(axis=1))
+    names = [symbol for symbol, alive in zip(data.symbols, alive_S.tolist(), strict=True) if alive]
+    days = [session.isoformat() for session in data.sessions[:stop]]
+    arrays = {"values": data.values_STF[alive_S, :stop], "present": data.present_ST[alive_S, :stop]}
+    return short_id([names, days, list(data.feature_names), arrays_sha256(arrays)])

@@ -1,0 +1,191 @@
+"""The product on one screen: a week, from prices to a deployed set of models and its report.
+
+collect -> check -> features -> train -> evaluate -> backtest -> gate -> deploy -> predict -> report
+
+Every step is content-addressed (see `cycle.runner`): finished ones are reused, so running again is the recovery, and
+next week only what is new is computed. One process at a time works in a work directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+
+import polars as pl
+from pydantic import JsonValue
+
+from vnfleet.core.atomic import write_file
+from vnfleet.core.clock import ICT, Clock, SystemClock, cycle_id_of
+from vnfleet.core.errors import UsageError
+from vnfleet.cycle.config import CycleConfig
+from vnfleet.cycle.context import WeekContext
+from vnfleet.cycle.runner import STEPS, Observer, Runner, SilentObserver, StepOutcome
+from vnfleet.cycle.status import step_json
+from vnfleet.cycle.steps.champion import champion_of
+from vnfleet.cycle.steps.fitting import train
+from vnfleet.cycle.steps.judging import evaluate
+from vnfleet.cycle.steps.prices import check, collect, features
+from vnfleet.cycle.steps.releasing import deploy, gate, predict, read_decision, read_predictions, set_id_of
+from vnfleet.cycle.steps.telling import report, report_path
+from vnfleet.cycle.steps.trading import backtest
+from vnfleet.cycle.workdir import Folders, locked
+from vnfleet.releases.deploy import current_release
+from vnfleet.releases.gate import GateDecision
+from vnfleet.releases.predict import predict as forecast_release
+
+CLOSE_OF_DATA = time(15, 30)  # a session's prices are final by then
+PARTIAL = "partial-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Week:
+    """What a run came to."""
+
+    cycle_id: str
+    as_of: date
+    steps: tuple[StepOutcome, ...]
+    partial: bool = False
+    decision: GateDecision | None = None
+    current_release_id: str | None = None
+    predictions: pl.DataFrame | None = None
+    report: Path | None = None
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """Return the week as plain JSON values."""
+        return {
+            "cycle_id": self.cycle_id,
+            "as_of": self.as_of.isoformat(),
+            "partial": self.partial,
+            "steps": [step_json(step) for step in self.steps],
+            "decision": None if self.decision is None else self.decision.as_json(),
+            "current_release_id": self.current_release_id,
+            "report": None if self.report is None else str(self.report),
+        }
+
+
+def run_cycle(
+    config: CycleConfig,
+    *,
+    workdir: Path,
+    as_of: date | None = None,
+    symbols: tuple[str, ...] = (),
+    last_step: str = "report",
+    observer: Observer | None = None,
+    clock: Clock | None = None,
+    once_locked: Callable[[], object] | None = None,
+) -> Week:
+    """Run the week of `as_of` (by default of the last close) up to `last_step` and return what it came to.
+
+    `symbols` makes it a partial run: only their artifacts are written to ``models/``, every symbol still stands behind
+    features and backbone, and the week ends before the gate. `once_locked` is called when the work directory is ours.
+
+    Raises
+    ------
+    VnfleetError
+        Whatever a room raises; finished steps stay, the deployed set is untouched.
+    """
+    now = clock or SystemClock()
+    day = as_of or last_close(now.now())
+    if last_step not in STEPS:
+        raise UsageError("there is no such step", expected=", ".join(STEPS), found=last_step)
+    week = WeekContext(
+        config=config,
+        folders=Folders(workdir),
+        as_of=day,
+        clock=now,
+        observer=observer or SilentObserver(),
+        only=symbols,
+    )
+    cycle_id = cycle_id_of(day)
+    with locked(workdir, f"week {cycle_id}"):
+        if once_locked is not None:
+            once_locked()
+        folder = week.folders.cycles / f"{PARTIAL * week.is_partial}{cycle_id}"
+        runner = Runner(folder=folder, observer=week.observer)
+        for step in the_week(runner, week):
+            if step.name == last_step:
+                break
+        return _what_it_came_to(runner, week)
+
+
+def the_week(runner: Runner, week: WeekContext) -> Iterator[StepOutcome]:
+    """Yield the steps of the week one by one, each run (or found finished) when it is asked for."""
+    yield (collected := collect(runner, week))
+    yield (checked := check(runner, week, collected))
+    yield (cubed := features(runner, week, checked))
+    yield (trained := train(runner, week, cubed))
+    yield (evaluated := evaluate(runner, week, trained))
+    champion = champion_of(week.folders.models_prod, set_id_of(week, trained))
+    yield (backtested := backtest(runner, week, evaluated, champion))
+    if week.is_partial:
+        return
+    yield (gated := gate(runner, week, trained, evaluated, backtested, champion))
+    yield deploy(runner, week, trained, evaluated, gated, champion)
+    yield predict(runner, week)
+    yield report(runner, week, champion)
+
+
+def _what_it_came_to(runner: Runner, week: WeekContext) -> Week:
+    done = {step.name: step for step in runner.outcomes}
+    now = current_release(week.folders.models_prod)
+    return Week(
+        cycle_id=cycle_id_of(week.as_of),
+        as_of=week.as_of,
+        steps=tuple(runner.outcomes),
+        partial=week.is_partial,
+        decision=read_decision(done["gate"]) if "gate" in done else None,
+        current_release_id=None if now is None else now.release_id,
+        predictions=read_predictions(done["predict"]) if "predict" in done else None,
+        report=report_path(week) if "report" in done else None,
+    )
+
+
+def last_close(now: datetime) -> date:
+    """Return the newest day whose prices can be final at `now` (aware), in Vietnam."""
+    local = now.astimezone(ICT)
+    return local.date() if local.time() >= CLOSE_OF_DATA else local.date() - timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """Forecasts of what serves, made at the close of `session`."""
+
+    release_id: str
+    session: date
+    frame: pl.DataFrame
+
+    def write(self, path: Path) -> None:
+        """Write the forecasts to a .csv or .parquet file."""
+        write_file(path, self.frame.write_csv if path.suffix == ".csv" else self.frame.write_parquet)
+
+
+def forecast_now(
+    config: CycleConfig,
+    *,
+    workdir: Path,
+    as_of: date | None = None,
+    observer: Observer | None = None,
+    clock: Clock | None = None,
+) -> Forecast:
+    """Forecast the newest collected session up to `as_of` with what serves; nothing is fetched or trained.
+
+    Raises `UsageError` when nothing serves, `BadDataError` when nothing was collected or too few symbols have data.
+    """
+    clock = clock or SystemClock()
+    folders = Folders(workdir)
+    now = current_release(folders.models_prod)
+    if now is None:
+        raise UsageError("no release is live", where=folders.models_prod, fix="vnfleet cycle")
+    week = WeekContext(
+        config=config,
+        folders=folders,
+        as_of=as_of or last_close(clock.now()),
+        clock=clock,
+        observer=observer or SilentObserver(),
+    )
+    with locked(workdir, "predicting"):
+        session = week.panel().sessions[-1]
+        frame = forecast_release(folders.models_prod, week.panel(), week.cube(), session, release_id=now.release_id)
+    return Forecast(release_id=now.release_id, session=session, frame=frame)

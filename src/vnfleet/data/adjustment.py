@@ -1,0 +1,259 @@
+"""Corporate actions: from a vendor's rounded adjusted closes to an exact forward-chained factor.
+
+A vendor's adjusted close is raw * level, rounded to 10 VND, where the level is constant between two corporate actions.
+Every row therefore confines the level to a narrow interval; rows whose intervals share a point lie on one level, and
+the first row that does not begins the next. The steps between levels are chained *forward* from the symbol's first
+session (factor 1.0), so that a later action changes no earlier row. A level that is still being observed is read from
+its first row alone: what the factor is on a day never depends on later days, except where a vendor's one- or
+two-session flip is recognised by its return.
+
+The vendor is not believed blindly. A step must agree with the raw move under the widest band that is plausible for the
+symbol; a jump that neither raw nor adjusted prices explain is absorbed into the factor and marked.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import numba
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from vnfleet.market.calendar import closed_weekdays
+from vnfleet.market.rules import KNOWN_FROM, KNOWN_TO, SUSPENSION_SESSIONS, Exchange, band_frac, wide_band_frac
+
+ROUNDING_HALF_VND = 5.5
+"""Half the vendor's rounding step of 10 VND, and a little for binary fractions."""
+MAX_FLIP_SESSIONS = 2
+TICK_WINDOW_SESSIONS = 20
+TICK_MIN_SESSIONS = 5
+QUIET_WINDOW_SESSIONS = 250
+QUIET_MIN_SESSIONS = 60
+BAND_TOLERANCE_FRAC = 0.003
+HOSE_TOLERANCE_FRAC = 0.01
+QUIET_TOLERANCE_FRAC = 0.02
+WIDE_FACTOR = 1.5
+
+EVENTS_SCHEMA: dict[str, pl.DataType] = {
+    "symbol": pl.String(),
+    "session": pl.Date(),
+    "factor_step": pl.Float64(),
+    "kind": pl.String(),
+}
+
+
+class EventKind(StrEnum):
+    """What became of a step: chained (adjustment, unexplained) or refused (the other three)."""
+
+    ADJUSTMENT = "adjustment"
+    UNEXPLAINED = "unexplained"
+    FLIP = "flip"
+    WRONG_WAY = "wrong_way"
+    CONTRADICTED = "contradicted"
+
+
+_KINDS = (None, *EventKind)
+_NONE, _ADJUSTMENT, _UNEXPLAINED, _FLIP, _WRONG_WAY, _CONTRADICTED = range(len(_KINDS))
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+
+def chain_factors(bars: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return `bars` with `factor` and `break_before`, and the events found.
+
+    Parameters
+    ----------
+    bars : symbol, session, close_vnd (> 0), adjusted_close_vnd (null or <= 0: unknown, the level goes on) and
+        volume_shares; one row per symbol and session, sorted by both. Rows without volume help to find steps, no move
+        is judged there.
+
+    Returns
+    -------
+    bars : the same rows plus `factor` (adjusted = raw * factor; exactly 1.0 on the symbol's first row) and
+        `break_before` (the move from the previous traded row was unexplained and absorbed: its adjusted return is 0).
+    events : `EVENTS_SCHEMA`, sorted; `factor_step` is what was chained, or what the vendor claimed and was refused.
+    """
+    if bars.is_empty():
+        return (
+            bars.with_columns(factor=pl.lit(None, pl.Float64), break_before=pl.lit(None, pl.Boolean)),
+            pl.DataFrame(schema=EVENTS_SCHEMA),
+        )
+    starts = bars.get_column("symbol").ne_missing(bars.get_column("symbol").shift(1)).to_numpy().copy()
+    starts[0] = True
+    close = bars.get_column("close_vnd").to_numpy()
+    adjusted = bars.get_column("adjusted_close_vnd").fill_null(0.0).to_numpy()
+    traded = bars.select(pl.col("volume_shares").fill_null(0) > 0).to_series().to_numpy()
+    step, flips = _vendor_steps(starts, close, adjusted)
+    factor, break_before, kinds, event_step = _chain(
+        starts,
+        close,
+        step,
+        traded,
+        _sessions_since_trade(bars),
+        *_thresholds(bars.get_column("session")),
+    )
+    kinds = np.where(flips != 1.0, _FLIP, kinds)
+    event_step = np.where(flips != 1.0, flips, event_step)
+    kept = np.flatnonzero(kinds != _NONE)
+    events = (
+        bars.select("symbol", "session")[kept]
+        .with_columns(
+            factor_step=pl.Series(event_step[kept], dtype=pl.Float64),
+            kind=pl.Series([str(_KINDS[kind]) for kind in kinds[kept]], dtype=pl.String),
+        )
+        .sort("symbol", "session")
+    )
+    return bars.with_columns(factor=pl.Series(factor), break_before=pl.Series(break_before)), events
+
+
+def _thresholds(sessions: pl.Series) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return per row the moves not believed: beyond HOSE's band, of a HOSE name, of a quiet name, of any name.
+
+    The exchange a symbol was on that day is not known (many HOSE names came from HNX or UPCoM). A name whose recent
+    closes are off the 100 VND tick was on HOSE. A name that stayed within HOSE's band for a year of sessions is not
+    believed to jump beyond HNX's. UPCoM's reference is the average of the day before, so close-to-close moves there can
+    exceed the band: half as much again is allowed.
+    """
+    days = sessions.unique().sort()
+    known = [min(max(day, KNOWN_FROM), KNOWN_TO) for day in days.to_list()]
+    hose = np.array([band_frac(Exchange.HOSE, day) for day in known])
+    hnx = np.array([band_frac(Exchange.HNX, day) for day in known])
+    widest = np.array([max(band_frac(exchange, day) for exchange in Exchange) for day in known])
+    rows = days.search_sorted(sessions).to_numpy()
+    return (
+        (hose + BAND_TOLERANCE_FRAC)[rows],
+        (hose + HOSE_TOLERANCE_FRAC)[rows],
+        (hnx + QUIET_TOLERANCE_FRAC)[rows],
+        (WIDE_FACTOR * widest)[rows],
+    )
+
+
+def _sessions_since_trade(bars: pl.DataFrame) -> Ints:
+    """Return per row how many expected sessions lie between it and the symbol's previous traded row."""
+    traded_on = pl.when(pl.col("volume_shares") > 0).then(pl.col("session"))
+    last = bars.select(traded_on.forward_fill().shift(1).over("symbol").fill_null(pl.col("session"))).to_series()
+    counts = np.busday_count(
+        last.to_numpy().astype("datetime64[D]"),
+        bars.get_column("session").to_numpy().astype("datetime64[D]"),
+        holidays=np.array(closed_weekdays(), dtype="datetime64[D]"),
+    )
+    return np.maximum(counts - 1, 0).astype(np.int64)
+
+
+_SUSPENDED_THRESHOLD = max(wide_band_frac(exchange, KNOWN_TO) for exchange in Exchange) + QUIET_TOLERANCE_FRAC
+
+
+@numba.njit(cache=True)
+def _vendor_steps(starts: Bools, close: Floats, adjusted: Floats) -> tuple[Floats, Floats]:
+    """Return per row the vendor's step (1.0: none) and the level ratio of a recognised flip (1.0: none).
+
+    Intervals are intersected greedily within a symbol. A level of at most `MAX_FLIP_SESSIONS` rows that is followed by
+    the level before it is a flip: it gets no step, neither out nor back.
+    """
+    num_rows = len(close)
+    step = np.ones(num_rows)
+    flips = np.ones(num_rows)
+    low = high = 0.0
+    before_low, before_high = np.inf, -np.inf
+    begin = 0
+    known = False
+    for row in range(num_rows):
+        if starts[row]:
+            known = False
+            before_low, before_high = np.inf, -np.inf
+            begin = row
+        if not adjusted[row] > 0.0:
+            continue
+        row_low = (adjusted[row] - ROUNDING_HALF_VND) / close[row]
+        row_high = (adjusted[row] + ROUNDING_HALF_VND) / close[row]
+        if not known:
+            low, high, known = row_low, row_high, True
+        elif row_low <= high and row_high >= low:
+            low, high = max(low, row_low), min(high, row_high)
+        elif row - begin <= MAX_FLIP_SESSIONS and row_low <= before_high and row_high >= before_low:
+            flips[begin] = step[begin]
+            step[begin] = 1.0
+            low, high = max(before_low, row_low), min(before_high, row_high)
+            before_low, before_high = np.inf, -np.inf
+        else:
+            step[row] = (adjusted[row] / close[row]) / (0.5 * (low + high))
+            before_low, before_high = low, high
+            low, high = row_low, row_high
+            begin = row
+    return step, flips
+
+
+@numba.njit(cache=True)
+def _chain(
+    starts: Bools,
+    close: Floats,
+    step: Floats,
+    traded: Bools,
+    untraded_sessions: Ints,
+    quiet_limit: Floats,
+    hose_threshold: Floats,
+    quiet_threshold: Floats,
+    wide_threshold: Floats,
+) -> tuple[Floats, Bools, Ints, Floats]:
+    """Chain the steps that agree with the raw moves; return factor, break_before, event kind and step per row."""
+    num_rows = len(close)
+    factor = np.ones(num_rows)
+    break_before = np.zeros(num_rows, dtype=np.bool_)
+    kinds = np.zeros(num_rows, dtype=np.int64)
+    event_step = np.ones(num_rows)
+    level = 1.0  # the chained factor of the previous traded row
+    previous = np.nan  # its close
+    pending = 1.0  # vendor's steps since then
+    num_traded = last_wild = 0
+    off_tick = np.zeros(TICK_WINDOW_SESSIONS, dtype=np.bool_)  # ring: recent closes that only HOSE's ticks allow
+    for row in range(num_rows):
+        if starts[row]:
+            level, previous, pending = 1.0, np.nan, 1.0
+            num_traded, last_wild = 0, -QUIET_WINDOW_SESSIONS
+            off_tick[:] = False
+        else:
+            pending *= step[row]
+        if not traded[row]:
+            factor[row] = level * pending
+            continue
+        chained = pending
+        if not np.isnan(previous):
+            if untraded_sessions[row] > SUSPENSION_SESSIONS:
+                threshold = _SUSPENDED_THRESHOLD
+            elif num_traded >= QUIET_MIN_SESSIONS and num_traded - last_wild >= QUIET_WINDOW_SESSIONS:
+                threshold = quiet_threshold[row]
+            else:
+                threshold = wide_threshold[row]
+            on_hose = off_tick.sum() >= TICK_MIN_SESSIONS and untraded_sessions[row] <= SUSPENSION_SESSIONS
+            raw_threshold = min(threshold, hose_threshold[row]) if on_hose and pending == 1.0 else threshold
+            raw_fits = abs(close[row] / previous - 1.0) <= raw_threshold
+            step_fits = abs(close[row] * pending / previous - 1.0) <= threshold
+            if pending == 1.0 and raw_fits:
+                pass
+            elif pending > 1.0 and step_fits:
+                kinds[row] = _ADJUSTMENT
+            elif pending != 1.0 and raw_fits:
+                kinds[row] = _CONTRADICTED if pending > 1.0 else _WRONG_WAY
+                chained = 1.0
+            elif pending != 1.0 and step_fits:
+                kinds[row] = _ADJUSTMENT
+            else:
+                kinds[row] = _UNEXPLAINED
+                chained = previous / close[row]
+                break_before[row] = True
+            event_step[row] = chained if kinds[row] < _FLIP else pending
+            if not break_before[row] and abs(close[row] * chained / previous - 1.0) > quiet_limit[row]:
+                last_wild = num_traded
+        elif pending != 1.0:
+            kinds[row] = _ADJUSTMENT
+            event_step[row] = pending
+        level *= chained
+        factor[row] = level
+        previous = close[row]
+        pending = 1.0
+        off_tick[num_traded % TICK_WINDOW_SESSIONS] = abs(close[row] / 100.0 - round(close[row] / 100.0)) > 0.05
+        num_traded += 1
+    return factor, break_before, kinds, event_step

@@ -1,0 +1,160 @@
+"""The court's checks of single bars: each finds rows, says what to do with them and keeps the evidence.
+
+The repairs, in order, on rows that are not masked:
+
+- an open that is absent or zero becomes the previous traded close, moved into the day's own range: known before the
+  day and never outside what was traded (the close would smuggle the day's outcome into the entry price);
+- an absent high or low, or one that contradicts the other prices (a vendor's high and low can leave out the opening
+  auction), becomes the highest or lowest of open, high, low and close.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from vnfleet.market.rules import KNOWN_TO, Exchange, wide_band_frac
+
+FINDING_SCHEMA: dict[str, pl.DataType] = {
+    "symbol": pl.String(),
+    "session": pl.Date(),
+    "check": pl.String(),
+    "severity": pl.String(),
+    "verdict": pl.String(),
+    "evidence": pl.String(),
+}
+STALE_REPEATS = 5
+"""From this many identical bars with volume in a row, the feed is taken as frozen."""
+_WIDEST = max(wide_band_frac(exchange, KNOWN_TO) for exchange in Exchange)
+MAX_DAY_RANGE = (1 + _WIDEST) / (1 - _WIDEST)
+"""Highest over lowest price of a day that any band allows."""
+_OHLC = ("open_vnd", "high_vnd", "low_vnd", "close_vnd")
+_SATURDAY_ISO = 6
+
+
+def said(template: str, *values: str | pl.Expr) -> pl.Expr:
+    """Return `template` with each {} replaced by a column or expression, "-" where null.
+
+    (`pl.format` of polars 2.1 panics on some columns with a validity mask.)
+    """
+    texts = template.split("{}")
+    pieces: list[pl.Expr] = [pl.lit(texts[0])]
+    for value, text in zip(values, texts[1:], strict=True):
+        expression = pl.col(value) if isinstance(value, str) else value
+        pieces += [expression.cast(pl.String).fill_null("-"), pl.lit(text)]
+    return pl.concat_str(pieces)
+
+
+def findings(rows: pl.DataFrame, check: str, severity: str, verdict: str, evidence: pl.Expr) -> pl.DataFrame:
+    """Return `rows` (symbol, session, whatever `evidence` needs) as findings of one check."""
+    if rows.is_empty():
+        return pl.DataFrame(schema=FINDING_SCHEMA)
+    return rows.select(
+        "symbol",
+        "session",
+        pl.lit(check).alias("check"),
+        pl.lit(severity).alias("severity"),
+        pl.lit(verdict).alias("verdict"),
+        evidence.cast(pl.String).alias("evidence"),
+    )
+
+
+def check_bars(bars: pl.DataFrame) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
+    """Return the usable bars, repaired, one per symbol and session, and the findings.
+
+    bars : `RAW_SCHEMA`, sorted by symbol and session.
+    """
+    found: list[pl.DataFrame] = []
+    bars = _without_duplicates(bars, found)
+    bars = _without_masked(bars, found)
+    bars = _repaired(bars, found)
+    return bars.drop("previous_close"), found
+
+
+def _without_duplicates(bars: pl.DataFrame, found: list[pl.DataFrame]) -> pl.DataFrame:
+    key = ("symbol", "session")
+    follows = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in key)
+    precedes = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in key)
+    repeated = bars.select(follows | precedes).to_series()  # the bars are sorted: rows of one session are neighbours
+    several = bars.filter(repeated)
+    if several.is_empty():
+        return bars
+    distinct = several.unique(maintain_order=True)
+    per_session = distinct.group_by(key, maintain_order=True).agg(
+        count=pl.len(), text=pl.col("close_vnd").cast(pl.String).fill_null("-").str.join(" and ")
+    )
+    one, conflict = per_session.filter(pl.col("count") == 1), per_session.filter(pl.col("count") > 1)
+    found.append(findings(one, "duplicate", "info", "repair", pl.lit("identical rows, one kept")))
+    found.append(
+        findings(conflict, "conflict", "error", "mask", said("rows of one session disagree, closes {}", "text"))
+    )
+    kept = distinct.join(conflict, on=key, how="anti")
+    return pl.concat([bars.filter(~repeated), kept]).sort(key)
+
+
+def _without_masked(bars: pl.DataFrame, found: list[pl.DataFrame]) -> pl.DataFrame:
+    bars = bars.with_columns(
+        stale=pl.all_horizontal(
+            pl.col(name).eq_missing(pl.col(name).shift(1)) for name in ("symbol", *_OHLC, "volume_shares")
+        )
+        & (pl.col("volume_shares") > 0)
+    ).with_columns(
+        repeats=pl.when("stale").then(pl.int_range(pl.len()).over(pl.col("stale").rle_id()) + 2).otherwise(1)
+    )
+    spread = pl.max_horizontal(_positive(name) for name in _OHLC) / pl.min_horizontal(_positive(name) for name in _OHLC)
+    masks = (
+        ("weekend", pl.col("session").dt.weekday() >= _SATURDAY_ISO, pl.lit("the market never trades on weekends")),
+        ("price", _positive("close_vnd").is_null(), said("no positive close: o {} h {} l {} c {}", *_OHLC)),
+        (
+            "volume",
+            pl.col("volume_shares").is_null() | (pl.col("volume_shares") < 0),
+            said("volume {}", "volume_shares"),
+        ),
+        (
+            "range",
+            spread > MAX_DAY_RANGE,
+            said("too far apart for any band: o {} h {} l {} c {}", *_OHLC),
+        ),
+        ("stale", pl.col("repeats") >= STALE_REPEATS, said("{} identical bars with volume in a row", "repeats")),
+    )
+    masked = pl.lit(value=False)
+    for check, condition, evidence in masks:
+        found.append(findings(bars.filter(condition & ~masked), check, "error", "mask", evidence))
+        masked |= condition
+    return bars.filter(~masked).drop("stale", "repeats")
+
+
+def _positive(name: str) -> pl.Expr:
+    return pl.when(pl.col(name) > 0).then(pl.col(name))
+
+
+def _repaired(bars: pl.DataFrame, found: list[pl.DataFrame]) -> pl.DataFrame:
+    traded_close = pl.when(pl.col("volume_shares") > 0).then(pl.col("close_vnd"))
+    bars = bars.with_columns(
+        *(_positive(name) for name in _OHLC), previous_close=traded_close.forward_fill().shift(1).over("symbol")
+    )
+    no_open = pl.col("open_vnd").is_null()
+    low = pl.min_horizontal("low_vnd", "high_vnd", "close_vnd")
+    high = pl.max_horizontal("low_vnd", "high_vnd", "close_vnd")
+    opened = pl.col("previous_close").fill_null(pl.col("close_vnd")).clip(low, high)
+    found.append(
+        findings(
+            bars.filter(no_open & (pl.col("volume_shares") > 0)).with_columns(opened=opened),
+            "open",
+            "warn",
+            "repair",
+            said("no open; {} = previous close within the day's range", "opened"),
+        )
+    )
+    bars = bars.with_columns(open_vnd=pl.when(no_open).then(opened).otherwise("open_vnd"))
+    top, bottom = pl.max_horizontal(_OHLC), pl.min_horizontal(_OHLC)
+    broken = pl.col("high_vnd").ne_missing(top) | pl.col("low_vnd").ne_missing(bottom)
+    found.append(
+        findings(
+            bars.filter(broken & (pl.col("volume_shares") > 0)),
+            "ohlc",
+            "warn",
+            "repair",
+            said("high and low must enclose open and close: o {} h {} l {} c {}", *_OHLC),
+        )
+    )
+    return bars.with_columns(high_vnd=top, low_vnd=bottom)

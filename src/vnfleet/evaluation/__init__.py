@@ -1,0 +1,1 @@
+"""Splits, metrics and honest statistics: prediction and outcome frames in, verdicts out; knows nothing of models."""

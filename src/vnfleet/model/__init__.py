@@ -1,0 +1,1 @@
+"""Forecasters: the Stockformer, its artifacts, and the baselines it must beat."""

@@ -1,0 +1,279 @@
+"""`{symbol}_stockformer.pt`: one symbol's whole model in one file that can be read without running code.
+
+The file holds tensors and one JSON text; it is read with `torch.load(weights_only=True)` and refused by name when a
+tensor, shape, type or feature list is not what the configuration in it calls for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from vnfleet.core.atomic import write_file
+from vnfleet.core.errors import BadDataError
+from vnfleet.core.frames import as_prediction_frame
+from vnfleet.core.ids import arrays_sha256, canonical_json
+from vnfleet.features.cube import FeatureCube
+from vnfleet.model.ensemble import (
+    Calibration,
+    Ensemble,
+    Member,
+    Scaler,
+    eligible_sessions,
+    forecast_ensemble,
+    prediction_rows,
+)
+from vnfleet.model.stockformer import Deltas, Stockformer, StockformerConfig
+
+ARTIFACT_SCHEMA_VERSION: Final = 1
+ARTIFACT_SUFFIX: Final = "_stockformer.pt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """One symbol's model.
+
+    ensemble : members whose deltas, where present, have a symbol axis of length 1.
+    strategy : "pooled" or "adapted".
+    reference_universe : symbols whose features the cross-sectional features need; `predict` demands 90 % of them.
+    ids : recipe_id, data_id, fold_id and unit ids.
+    validation : the model's own validation figures (rank_ic of the set, accuracy of the symbol).
+    """
+
+    symbol: str
+    ensemble: Ensemble
+    strategy: str
+    reference_universe: tuple[str, ...]
+    ids: dict[str, str]
+    validation: dict[str, float]
+
+    @property
+    def weights_sha256(self) -> str:
+        """Identity of the numbers, independent of the container."""
+        return arrays_sha256({name: tensor.numpy() for name, tensor in _tensors(self.ensemble).items()})
+
+
+def artifact_name(symbol: str) -> str:
+    """Return the file name the plan fixed."""
+    return f"{symbol}{ARTIFACT_SUFFIX}"
+
+
+def write_artifact(path: Path, artifact: Artifact) -> None:
+    """Write one artifact atomically."""
+    ensemble = artifact.ensemble
+    facts = {
+        "schema_version": ARTIFACT_SCHEMA_VERSION,
+        "symbol": artifact.symbol,
+        "strategy": artifact.strategy,
+        "config": dataclasses.asdict(ensemble.config),
+        "feature_names": list(ensemble.feature_names),
+        "calibration": dataclasses.asdict(ensemble.calibration),
+        "score_sd": [member.score_sd for member in ensemble.members],
+        "reference_universe": list(artifact.reference_universe),
+        "ids": artifact.ids,
+        "validation": artifact.validation,
+    }
+    payload = {"facts_json": canonical_json(facts), "tensors": _tensors(ensemble)}
+
+    def write(temporary: Path) -> None:
+        torch.save(payload, temporary)
+
+    write_file(path, write)
+
+
+def read_artifact(path: Path) -> Artifact:
+    """Return the artifact in `path`.
+
+    Raises `BadDataError` naming what is wrong: not an artifact, a newer schema, or a tensor that is missing, unknown,
+    of another shape or type, or not finite.
+    """
+    try:
+        payload = torch.load(path, weights_only=True, map_location="cpu")
+        facts = json.loads(payload["facts_json"])
+        tensors: dict[str, Tensor] = payload["tensors"]
+        config = StockformerConfig(**facts["config"])
+        version = int(facts["schema_version"])
+    except FileNotFoundError as error:
+        raise BadDataError("a model file is missing", where=path) from error
+    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadDataError("a file is not a vnfleet model", where=path, found=first[:200]) from error
+    if version > ARTIFACT_SCHEMA_VERSION:
+        raise BadDataError("a model was written by a newer vnfleet", where=path, found=version, fix="upgrade vnfleet")
+    num_members = len(facts["score_sd"])
+    _check_tensors(path, tensors, config, num_members, len(facts["feature_names"]))
+    members = tuple(
+        Member(
+            _below(tensors, f"member{index}/weights/"),
+            _deltas(_below(tensors, f"member{index}/deltas/")),
+            float(facts["score_sd"][index]),
+        )
+        for index in range(num_members)
+    )
+    ensemble = Ensemble(
+        config=config,
+        feature_names=tuple(facts["feature_names"]),
+        scaler=Scaler(tensors["scaler/mean"].numpy(), tensors["scaler/sd"].numpy()),
+        label_scale_H=tensors["label_scale"].numpy(),
+        calibration=Calibration(**facts["calibration"]),
+        members=members,
+    )
+    return Artifact(
+        symbol=facts["symbol"],
+        ensemble=ensemble,
+        strategy=facts["strategy"],
+        reference_universe=tuple(facts["reference_universe"]),
+        ids=facts["ids"],
+        validation=facts["validation"],
+    )
+
+
+def forecast_artifacts(
+    artifacts: Sequence[Artifact], cube: FeatureCube, sessions: Sequence[date], model_id: str, fold_id: str
+) -> pl.DataFrame:
+    """Return the predictions of many artifacts for `sessions` of `cube`, in one batched pass per shared backbone.
+
+    Raises `BadDataError` when the cube's features differ from those an artifact was trained on, or a session is not
+    in the cube.
+    """
+    frames: list[pl.DataFrame] = []
+    for group in _by_backbone(artifacts):
+        first = group[0].ensemble
+        if first.feature_names != cube.names:
+            different = [f"{a} / {b}" for a, b in zip(first.feature_names, cube.names, strict=False) if a != b]
+            raise BadDataError(
+                "a model was trained on other features",
+                expected=len(first.feature_names),
+                found=different[:3] or len(cube.names),
+            )
+        place = {symbol: index for index, symbol in enumerate(cube.symbols)}
+        known = [artifact for artifact in group if artifact.symbol in place]
+        if not known:
+            continue
+        rows = np.asarray([place[artifact.symbol] for artifact in known])
+        ensemble = dataclasses.replace(first, members=_stacked_members(known))
+        present_ST = cube.present_ST[rows]
+        eligible_ST = eligible_sessions(present_ST, first.config.context_sessions)
+        columns = [_column(cube, session) for session in sessions]
+        span = range(min(columns), max(columns) + 1)
+        forecast = forecast_ensemble(ensemble, cube.values_STF[rows], present_ST, span)
+        wanted = np.zeros(len(span), dtype=bool)
+        wanted[[column - span.start for column in columns]] = True
+        frames.append(
+            prediction_rows(
+                forecast,
+                first.calibration,
+                eligible_ST[:, span.start : span.stop] & wanted,
+                [artifact.symbol for artifact in known],
+                cube.sessions[span.start : span.stop],
+                model_id,
+                fold_id,
+            )
+        )
+    if not frames:
+        raise BadDataError(
+            "no model matches a symbol of the panel", found=[artifact.symbol for artifact in artifacts][:5]
+        )
+    return as_prediction_frame(pl.concat(frames))
+
+
+def _column(cube: FeatureCube, session: date) -> int:
+    try:
+        return cube.sessions.index(session)
+    except ValueError:
+        raise BadDataError(
+            "no market session on that day", found=session, expected=f"{cube.sessions[0]}..{cube.sessions[-1]}"
+        ) from None
+
+
+def _by_backbone(artifacts: Sequence[Artifact]) -> list[list[Artifact]]:
+    groups: dict[str, list[Artifact]] = {}
+    for artifact in artifacts:
+        ensemble = artifact.ensemble
+        shared = {
+            f"{index}/{name}": tensor.numpy()
+            for index, member in enumerate(ensemble.members)
+            for name, tensor in member.weights.items()
+        }
+        shared |= {"mean": ensemble.scaler.mean_F, "sd": ensemble.scaler.sd_F}
+        facts = [dataclasses.asdict(ensemble.calibration), [member.deltas is None for member in ensemble.members]]
+        groups.setdefault(arrays_sha256(shared) + canonical_json(facts), []).append(artifact)
+    return list(groups.values())
+
+
+def _stacked_members(artifacts: Sequence[Artifact]) -> tuple[Member, ...]:
+    stacked: list[Member] = []
+    for index, member in enumerate(artifacts[0].ensemble.members):
+        deltas = None
+        if member.deltas is not None:
+            own = [artifact.ensemble.members[index].deltas for artifact in artifacts]
+            parts = [each.tensors() for each in own if each is not None]
+            deltas = Deltas.from_tensors({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+        stacked.append(dataclasses.replace(member, deltas=deltas))
+    return tuple(stacked)
+
+
+def _tensors(ensemble: Ensemble) -> dict[str, Tensor]:
+    tensors = {
+        "scaler/mean": torch.from_numpy(ensemble.scaler.mean_F),
+        "scaler/sd": torch.from_numpy(ensemble.scaler.sd_F),
+        "label_scale": torch.from_numpy(ensemble.label_scale_H),
+    }
+    for index, member in enumerate(ensemble.members):
+        tensors |= {f"member{index}/weights/{name}": tensor for name, tensor in member.weights.items()}
+        if member.deltas is not None:
+            # A copy: a slice would drag the other symbols' numbers into the file.
+            tensors |= {f"member{index}/deltas/{name}": t.clone() for name, t in member.deltas.tensors().items()}
+    return tensors
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _deltas(tensors: dict[str, Tensor]) -> Deltas | None:
+    return Deltas.from_tensors(tensors) if tensors else None
+
+
+def _check_tensors(
+    path: Path, tensors: dict[str, Tensor], config: StockformerConfig, num_members: int, num_features: int
+) -> None:
+    if num_features != config.num_features:
+        raise BadDataError(
+            "a model's feature list is wrong", where=path, expected=config.num_features, found=num_features
+        )
+    expected: dict[str, tuple[int, ...]] = {
+        "scaler/mean": (num_features,),
+        "scaler/sd": (num_features,),
+        "label_scale": (config.num_horizons,),
+    }
+    weights = {name: tuple(tensor.shape) for name, tensor in Stockformer(config).state_dict().items()}
+    deltas = {name: tuple(tensor.shape) for name, tensor in Deltas.zeros(1, config).tensors().items()}
+    for index in range(num_members):
+        expected |= {f"member{index}/weights/{name}": shape for name, shape in weights.items()}
+        if any(name.startswith(f"member{index}/deltas/") for name in tensors):
+            expected |= {f"member{index}/deltas/{name}": shape for name, shape in deltas.items()}
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors or name not in expected:
+            raise BadDataError("a model has a missing or unknown tensor", where=path, found=name)
+        tensor = tensors[name]
+        if tensor.dtype != torch.float32 or tuple(tensor.shape) != expected[name]:
+            raise BadDataError(
+                f"tensor {name} of a model is wrong",
+                where=path,
+                expected=("float32", expected[name]),
+                found=(str(tensor.dtype), tuple(tensor.shape)),
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise BadDataError(f"tensor {name} of a model is not finite", where=path)

@@ -1,0 +1,87 @@
+"""From a score to a probability and an expected return, fitted on validation sessions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from vnfleet.model.baselines.rows import Floats
+
+_CLIP = 5.0
+_PRIOR_ROWS = 1.0  # ridge on both logistic coefficients: no effect on real samples, finite when all went one way
+_NEWTON_STEPS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """P(up) = logistic(intercept + slope z), E[return] = mean + slope z; z = standardised score clipped to +-5."""
+
+    score_mean: float
+    score_sd: float
+    logit_intercept: float
+    logit_slope: float
+    return_mean_frac: float
+    return_slope_frac: float
+
+    def direction_prob(self, score_N: Floats) -> Floats:
+        """Return P(return > 0)."""
+        return _logistic(self.logit_intercept + self.logit_slope * self._standardised(score_N))
+
+    def expected_return_frac(self, score_N: Floats) -> Floats:
+        """Return E[return], a fraction."""
+        return self.return_mean_frac + self.return_slope_frac * self._standardised(score_N)
+
+    def _standardised(self, score_N: Floats) -> Floats:
+        return np.clip((score_N - self.score_mean) / self.score_sd, -_CLIP, _CLIP)
+
+
+def fit_calibration(score_N: Floats, returns_N: Floats) -> Calibration:
+    """Return the calibration of `score_N` against the returns that followed; equal scores get slopes of 0."""
+    sd = float(score_N.std())
+    mean = float(score_N.mean())
+    z_N = np.clip((score_N - mean) / sd, -_CLIP, _CLIP) if sd > 0 else np.zeros_like(score_N)
+    intercept, slope = _fit_logistic(z_N, (returns_N > 0).astype(np.float64))
+    spread = float(z_N.var())
+    return_slope = float(((z_N - z_N.mean()) * returns_N).mean() / spread) if spread > 0 else 0.0
+    return Calibration(
+        score_mean=mean,
+        score_sd=sd if sd > 0 else 1.0,
+        logit_intercept=intercept,
+        logit_slope=slope,
+        return_mean_frac=float(returns_N.mean()) - return_slope * float(z_N.mean()),
+        return_slope_frac=return_slope,
+    )
+
+
+def constant_up(returns_N: Floats) -> Calibration:
+    """Return the calibration of "always up": P(up) = the share of up returns but at least 0.5, E = their mean."""
+    share = min(max(float((returns_N > 0).mean()), 0.5), 0.999)
+    return Calibration(
+        score_mean=0.0,
+        score_sd=1.0,
+        logit_intercept=math.log(share / (1 - share)),
+        logit_slope=0.0,
+        return_mean_frac=float(returns_N.mean()),
+        return_slope_frac=0.0,
+    )
+
+
+def _fit_logistic(z_N: Floats, up_N: Floats) -> tuple[float, float]:
+    """Maximise the likelihood of up given z by Newton's method, with a ridge of one row."""
+    design_N2 = np.column_stack((np.ones_like(z_N), z_N))
+    weights_2 = np.zeros(2)
+    for _ in range(_NEWTON_STEPS):
+        prob_N = _logistic(design_N2 @ weights_2)
+        gradient_2 = design_N2.T @ (up_N - prob_N) - _PRIOR_ROWS * weights_2
+        curvature_22 = design_N2.T @ (design_N2 * (prob_N * (1 - prob_N))[:, None]) + _PRIOR_ROWS * np.eye(2)
+        step_2 = np.linalg.solve(curvature_22, gradient_2)
+        weights_2 = weights_2 + step_2
+        if np.abs(step_2).max() < 1e-10:
+            break
+    return float(weights_2[0]), float(weights_2[1])
+
+
+def _logistic(logit_N: Floats) -> Floats:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logit_N)), dtype=np.float64)

@@ -1,0 +1,260 @@
+"""The mailbox: what the desktop and its workers tell each other through a remote folder.
+
+::
+
+    jobs/<job_id>/job.json, state.json     what is to be done; written by the desktop, state last
+    data/<content_id>/                     the sealed training data of jobs, uploaded once per content
+    status/<job_id>/<unit_id>.lease.json   who works on a unit (`remote.leases`)
+    status/workers/<worker_id>.json        heartbeat, state, unit and progress of a worker
+    checkpoints/<unit_id>/result/          sealed result; the unit counts when it is whole and its hashes hold
+    quarantine/                            refused results, for a person to look at
+
+A job is data, never code: recipe, folds and units are JSON that the reader validates before use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from vnfleet.core.errors import BadDataError
+from vnfleet.core.ids import canonical_json, sha256_hex, short_id
+from vnfleet.core.sealed import MANIFEST_NAME, Manifest, verify
+from vnfleet.remote.parcels import fetch_sealed, send_sealed, withdraw_parcel
+from vnfleet.remote.rclone import RemoteAbsentError
+from vnfleet.remote.transfer import Transfer
+
+JOB_SCHEMA_VERSION = 1
+WORKERS = "status/workers"
+# A path segment and nothing else: ids become folder names on every system.
+Segment = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}$")]
+JsonObject = dict[str, JsonValue]
+
+
+class UnitRecord(BaseModel):
+    """One unit of a job: its identity, what it needs first, and the full work unit as JSON in `body`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    unit_id: Segment
+    fold_id: str
+    depends_on: tuple[Segment, ...] = ()
+    body: JsonObject
+
+
+class JobRecord(BaseModel):
+    """What a worker needs to know, as data. Units stand in dependency order.
+
+    `data_id` is the `package_id` of the sealed training data; `source_id` the hash of the code that planned the units:
+    a worker with other code would give a result another name than it deserves, so it leaves the job alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: int = JOB_SCHEMA_VERSION
+    recipe: JsonObject
+    folds: tuple[JsonObject, ...]
+    units: tuple[UnitRecord, ...]
+    data_id: Segment
+    data_kind: str
+    result_kind: str
+    source_id: str
+
+    @property
+    def job_id(self) -> str:
+        """Identity of the contents: publishing the same job twice is one job."""
+        return short_id(self.model_dump(mode="json"))
+
+    @model_validator(mode="after")
+    def _dependencies_come_first(self) -> Self:
+        seen: set[str] = set()
+        for unit in self.units:
+            if unit.unit_id in seen or not seen.issuperset(unit.depends_on):
+                raise ValueError(f"unit {unit.unit_id} is repeated or stands before what it depends on")
+            seen.add(unit.unit_id)
+        return self
+
+
+class JobState(BaseModel):
+    """Whether workers may claim units of a job."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    state: Literal["open", "closed"]
+    reason: str = ""
+
+
+class WorkerStatus(BaseModel):
+    """What a worker says about itself. `failed` maps units, `refused_jobs` jobs it will not touch to the reason."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: int = 1
+    worker_id: Segment
+    beat: int
+    heartbeat_at: AwareDatetime
+    state: Literal["idle", "fetching", "training", "publishing", "stopped"]
+    job_id: str = ""
+    unit_id: str = ""
+    progress_frac: float = Field(default=0.0, ge=0.0, le=1.0)
+    message: str = ""
+    failed: dict[str, str] = {}
+    refused_jobs: dict[str, str] = {}
+
+
+class Mailbox:
+    """The protocol above over one `Transfer`; every method may raise `RemoteError`."""
+
+    def __init__(self, remote: Transfer) -> None:
+        self.remote = remote
+        self._closed: dict[str, str] = {}
+        self._jobs: dict[str, JobRecord] = {}
+
+    # Desktop.
+
+    def publish(self, job: JobRecord, package: Path) -> None:
+        """Upload the data package if it is not there, then the job, then open it.
+
+        Raises `BadDataError` when `package` does not verify or is not the data the job names.
+        """
+        found = package_id(verify(package, job.data_kind))
+        if found != job.data_id:
+            raise BadDataError("the package is not the job's data", where=package, expected=job.data_id, found=found)
+        send_sealed(package, self.remote, f"data/{job.data_id}", job.data_kind)
+        self.remote.write_text(f"jobs/{job.job_id}/job.json", job.model_dump_json())
+        self._set_state(job.job_id, JobState(state="open"))
+
+    def close(self, job_id: str, reason: str) -> None:
+        """Stop workers from claiming further units of a job; units in work may still finish and count."""
+        self._set_state(job_id, JobState(state="closed", reason=reason))
+
+    def worker_statuses(self) -> tuple[WorkerStatus, ...]:
+        """Return what workers last said; files that cannot be read are left out."""
+        statuses: list[WorkerStatus] = []
+        for entry in self.remote.list(WORKERS, "/*.json"):
+            try:
+                statuses.append(WorkerStatus.model_validate_json(self.remote.read_text(f"{WORKERS}/{entry.path}")))
+            except (ValidationError, RemoteAbsentError):  # torn, or renamed while it was listed
+                continue
+        return tuple(statuses)
+
+    # Worker.
+
+    def open_jobs(self) -> tuple[JobRecord, ...]:
+        """Return the open jobs, oldest state first. A job file that is damaged is left out; nothing of it is run."""
+        jobs: list[JobRecord] = []
+        for entry in sorted(self.remote.list("jobs", "/*/state.json"), key=lambda entry: (entry.modified, entry.path)):
+            job_id = entry.path.split("/")[0]
+            version = f"{entry.modified} {entry.size_bytes}"
+            if self._closed.get(job_id) == version:
+                continue
+            try:
+                state = JobState.model_validate_json(self.remote.read_text(f"jobs/{job_id}/state.json"))
+                if state.state == "closed":
+                    self._closed[job_id] = version
+                    continue
+                jobs.append(self._read_job(job_id))
+            except (ValidationError, BadDataError, RemoteAbsentError):
+                continue
+        return tuple(jobs)
+
+    def is_open(self, job_id: str) -> bool:
+        """Return whether units of a job may be claimed right now."""
+        try:
+            return JobState.model_validate_json(self.remote.read_text(f"jobs/{job_id}/state.json")).state == "open"
+        except (ValidationError, RemoteAbsentError):
+            return False
+
+    def report(self, status: WorkerStatus) -> None:
+        """Publish the status of a worker."""
+        self.remote.write_text(f"{WORKERS}/{status.worker_id}.json", status.model_dump_json())
+
+    def fetch_data(self, job: JobRecord, target: Path, quarantine: Path) -> Manifest:
+        """Download the job's data package to `target` unless it is there; `BadDataError` when it is not whole."""
+
+        def accept(manifest: Manifest) -> None:
+            found = package_id(manifest)
+            if found != job.data_id:
+                raise BadDataError("this is not the job's data", expected=job.data_id, found=found, where=target)
+
+        manifest = fetch_sealed(
+            self.remote, f"data/{job.data_id}", target, job.data_kind, quarantine=quarantine, accept=accept
+        )
+        if manifest is None:
+            raise BadDataError(
+                "the data of a job is not on the remote",
+                where=f"data/{job.data_id}",
+                fix="run the desktop's cycle again",
+            )
+        return manifest
+
+    # Both.
+
+    def results_listed(self) -> frozenset[str]:
+        """Return the units whose result has a manifest (its hashes are proved by `fetch_result`)."""
+        entries = self.remote.list("checkpoints", f"/*/result/{MANIFEST_NAME}")
+        return frozenset(entry.path.split("/")[0] for entry in entries)
+
+    def fetch_result(self, job: JobRecord, unit_id: str, units_root: Path, quarantine: Path) -> Path | None:
+        """Return the local folder of a unit's verified result, downloading it if need be; None when there is none.
+
+        A result that fails its hashes twice, or belongs to another unit, is moved to quarantine here and on the
+        remote, so that the unit is open again; None is returned for it too. Whose result it is stands in the manifest:
+        ``meta["unit"]`` is the work unit, as the engine wrote it.
+        """
+        planned = next((unit.body for unit in job.units if unit.unit_id == unit_id), None)
+
+        def accept(manifest: Manifest) -> None:
+            if manifest.meta.get("unit") != planned:
+                raise BadDataError("this is the result of another unit", where=unit_id, expected=planned)
+
+        target = units_root / unit_id / "result"
+        name = result_name(unit_id)
+        try:
+            manifest = fetch_sealed(self.remote, name, target, job.result_kind, quarantine=quarantine, accept=accept)
+        except BadDataError:
+            with contextlib.suppress(RemoteAbsentError):  # someone else was faster
+                withdraw_parcel(self.remote, name)
+            return None
+        return None if manifest is None else target
+
+    def _read_job(self, job_id: str) -> JobRecord:
+        if job_id not in self._jobs:
+            job = parse_job(self.remote.read_text(f"jobs/{job_id}/job.json"))
+            if job.job_id != job_id:
+                raise BadDataError("a job file was changed", expected=job_id, found=job.job_id)
+            self._jobs[job_id] = job
+        return self._jobs[job_id]
+
+    def _set_state(self, job_id: str, state: JobState) -> None:
+        self.remote.write_text(f"jobs/{job_id}/state.json", state.model_dump_json())
+
+
+def package_id(manifest: Manifest) -> str:
+    """Return the identity of a data package: file hashes *and* meta, which names the axes of its arrays."""
+    return sha256_hex(canonical_json({"files": manifest.files, "kind": manifest.kind, "meta": manifest.meta}).encode())
+
+
+def result_name(unit_id: str) -> str:
+    """Return where a unit's result lies on the remote."""
+    return f"checkpoints/{unit_id}/result"
+
+
+def parse_job(text: str) -> JobRecord:
+    """Return the job in `text`; raises `BadDataError` on anything else, or on a newer schema."""
+    try:
+        job = JobRecord.model_validate_json(text)
+    except ValidationError as error:
+        raise BadDataError("a job file is damaged", found=str(error).splitlines()[:3]) from error
+    if job.schema_version > JOB_SCHEMA_VERSION:
+        raise BadDataError("a job was written by a newer vnfleet", found=job.schema_version, fix="upgrade vnfleet")
+    return job
+
+
+def ready_units(job: JobRecord, done: frozenset[str]) -> Sequence[UnitRecord]:
+    """Return the units of a job that are not done and whose dependencies all are, in job order."""
+    return [unit for unit in job.units if unit.unit_id not in done and done.issuperset(unit.depends_on)]

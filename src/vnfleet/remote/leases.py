@@ -1,0 +1,215 @@
+"""Leases on units of work: one small JSON file per unit, a fencing token that only grows, and a heartbeat.
+
+A remote folder knows no atomic "create if absent", so a claim is written, left to settle and read back; the last
+writer wins and the others see it. A holder that cannot prove that it still holds its lease stops. Two workers may
+still do the same unit for a while (that costs time, never correctness: results are verified and count once).
+Clocks of rented machines differ, so a lease is taken over only when it has expired *and* was seen unchanged for
+two heartbeats on the observer's own clock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from vnfleet.core.errors import RemoteError
+from vnfleet.remote.rclone import RemoteAbsentError, RemoteUnavailableError
+from vnfleet.remote.transfer import Transfer
+
+LEASE_SUFFIX = ".lease.json"
+
+
+class LeaseLostError(RemoteError):
+    """Another worker holds the unit now, or this one could not renew its lease in time: stop, publish nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseTimes:
+    """Times in seconds: how long a lease lives unrenewed, how often it is renewed, how long a claim settles."""
+
+    lease_seconds: float = 300.0
+    heartbeat_seconds: float = 30.0
+    settle_seconds: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.heartbeat_seconds <= self.lease_seconds / 3 or self.settle_seconds < 0:
+            raise ValueError(f"a lease must outlive three heartbeats: {self}")
+
+
+class LeaseRecord(BaseModel):
+    """The lease file. `token` grows with every new holder; `beat` with every renewal."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: int = 1
+    unit_id: str
+    worker_id: str
+    token: int = Field(ge=1)
+    state: Literal["held", "released"] = "held"
+    beat: int = 0
+    heartbeat_at: AwareDatetime
+    expires_at: AwareDatetime
+
+    def same_claim(self, other: LeaseRecord | None) -> bool:
+        """Return whether `other` is the same claim, whatever its heartbeat."""
+        return other is not None and (other.worker_id, other.token) == (self.worker_id, self.token)
+
+
+class LeaseDesk:
+    """Claims for one worker in the folder `status/<job_id>/`."""
+
+    def __init__(self, remote: Transfer, worker_id: str, times: LeaseTimes) -> None:
+        self._remote = remote
+        self._worker_id = worker_id
+        self._times = times
+        self._watched: dict[str, tuple[str, float]] = {}
+
+    def claim(self, folder: str, unit_id: str) -> HeldLease | None:
+        """Return the lease on a unit, or None when another worker holds it or won the race."""
+        name = f"{folder}/{unit_id}{LEASE_SUFFIX}"
+        text = _read_text(self._remote, name)
+        before = _parse(text)
+        if text is not None and not self._is_free(name, text, before):
+            return None
+        token = 1 if before is None else before.token + 1
+        claim = self._fresh(unit_id, token, beat=0)
+        self._remote.write_text(name, claim.model_dump_json())
+        written_at = time.monotonic()
+        time.sleep(self._times.settle_seconds)
+        if not claim.same_claim(_parse(_read_text(self._remote, name))):
+            return None
+        self._watched.pop(name, None)
+        return HeldLease(self._remote, name, claim, self._times, written_at)
+
+    def _is_free(self, name: str, text: str, lease: LeaseRecord | None) -> bool:
+        """Return whether a lease file may be taken over (released, or expired and unchanged while watched)."""
+        if lease is not None and lease.state == "released":
+            return True
+        seen_text, seen_at = self._watched.get(name, ("", 0.0))
+        if seen_text != text:
+            self._watched[name] = (text, time.monotonic())
+            return False
+        unchanged_seconds = time.monotonic() - seen_at
+        if lease is None:  # torn or damaged: nobody can renew it, so it only has to stay that way
+            return unchanged_seconds >= self._times.lease_seconds
+        expired = datetime.now(UTC) >= lease.expires_at
+        return expired and unchanged_seconds >= 2 * self._times.heartbeat_seconds
+
+    def _fresh(self, unit_id: str, token: int, beat: int) -> LeaseRecord:
+        now = datetime.now(UTC)
+        expires_at = now + timedelta(seconds=self._times.lease_seconds)
+        return LeaseRecord(
+            unit_id=unit_id, worker_id=self._worker_id, token=token, beat=beat, heartbeat_at=now, expires_at=expires_at
+        )
+
+
+class HeldLease:
+    """A lease this worker holds. `renew` and `check` may be called from different threads."""
+
+    def __init__(self, remote: Transfer, name: str, record: LeaseRecord, times: LeaseTimes, written_at: float) -> None:
+        self._remote = remote
+        self._name = name
+        self._record = record
+        self._times = times
+        self._renewed_at = written_at
+        self._lost_to: str | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def token(self) -> int:
+        """The fencing token of this claim."""
+        return self._record.token
+
+    def check(self) -> None:
+        """Raise `LeaseLostError` when the lease is lost or could not be renewed in time (own monotonic clock)."""
+        if self._lost_to is None and time.monotonic() - self._renewed_at >= self._times.lease_seconds:
+            self._lost_to = "nobody: it ran out before it could be renewed"
+        if self._lost_to is not None:
+            raise LeaseLostError("the lease on a unit was lost", where=self._name, found=f"now with {self._lost_to}")
+
+    def renew(self) -> None:
+        """Write the next heartbeat if the lease is still ours; raises `LeaseLostError` when it is not.
+
+        A remote that does not answer is no loss yet: the lease lives until its time runs out.
+        """
+        with self._lock:
+            self.check()
+            try:
+                self._renew_if_ours()
+            except RemoteUnavailableError:
+                self.check()
+
+    def release(self) -> None:
+        """Give the unit back at once (best effort: an unreachable remote lets the lease expire instead)."""
+        with self._lock:
+            try:
+                self.check()
+                if self._record.same_claim(_parse(_read_text(self._remote, self._name))):
+                    released = self._record.model_copy(update={"state": "released"})
+                    self._remote.write_text(self._name, released.model_dump_json())
+            except RemoteError:
+                return
+            finally:
+                self._lost_to = self._lost_to or "nobody: it was given back"
+
+    def _renew_if_ours(self) -> None:
+        started = time.monotonic()
+        now = datetime.now(UTC)
+        found = _parse(_read_text(self._remote, self._name))
+        if found is not None and not self._record.same_claim(found):
+            self._lost_to = f"{found.worker_id} (token {found.token})"
+        self.check()
+        update = {
+            "beat": self._record.beat + 1,
+            "heartbeat_at": now,
+            "expires_at": now + timedelta(seconds=self._times.lease_seconds),
+        }
+        renewed = self._record.model_copy(update=update)
+        self._remote.write_text(self._name, renewed.model_dump_json())
+        self._record, self._renewed_at = renewed, started
+
+
+class Pulse:
+    """A daemon thread that calls `beat` every `seconds` while the block runs; a beat that fails is skipped."""
+
+    def __init__(self, seconds: float, beat: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._beat = beat
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="vnfleet-heartbeat", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=60)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._seconds):
+            try:
+                self._beat()
+            except (RemoteError, OSError):  # a missed beat; the lease itself decides when that is too many
+                continue
+
+
+def _read_text(remote: Transfer, name: str) -> str | None:
+    try:
+        return remote.read_text(name)
+    except RemoteAbsentError:
+        return None
+
+
+def _parse(text: str | None) -> LeaseRecord | None:
+    if text is None:
+        return None
+    try:
+        return LeaseRecord.model_validate_json(text)
+    except ValidationError:
+        return None

@@ -1,0 +1,148 @@
+"""Which symbols to hold: the best by score, with hysteresis, so that a small change of rank is no trade.
+
+Axes: T sessions (market axis), S symbols (sorted). Decided at the close of t from scores known at that close.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from vnfleet.core.errors import BadDataError
+from vnfleet.core.frames import as_prediction_frame
+from vnfleet.data.panel import Panel
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopKPolicy:
+    """Long-only, equally weighted, at most `max_positions` symbols.
+
+    A symbol's rank fraction is 1 for the best score of the session and 0 for the worst (average ranks for ties).
+
+    Parameters
+    ----------
+    max_positions : number of equal slots; an empty slot stays cash.
+    enter_above : a symbol may enter when its rank fraction is greater; best first while there are free slots.
+    exit_below : a held symbol leaves when its rank fraction is smaller.
+    resize_band_frac : a held position is brought back to equal weight only when it is off by more than this fraction;
+        it also decides when an entry that was filled in part is tried again.
+    max_unscored_sessions : a held symbol without a score is kept this many sessions, then it leaves.
+    """
+
+    max_positions: int = 20
+    enter_above: float = 0.9
+    exit_below: float = 0.4
+    resize_band_frac: float = 0.25
+    max_unscored_sessions: int = 10
+
+    def __post_init__(self) -> None:
+        if self.max_positions < 1:
+            raise ValueError(f"max_positions must be 1 or more, not {self.max_positions}")
+        if not 0.0 <= self.exit_below <= self.enter_above < 1.0:
+            raise ValueError(f"need 0 <= exit_below <= enter_above < 1, not {self.exit_below}, {self.enter_above}")
+        if not self.resize_band_frac > 0:
+            raise ValueError(f"resize_band_frac must be positive, not {self.resize_band_frac}")
+        if self.max_unscored_sessions < 0:
+            raise ValueError(f"max_unscored_sessions must be 0 or more, not {self.max_unscored_sessions}")
+
+
+def prediction_matrix(panel: Panel, predictions: pl.DataFrame, column: str) -> Floats:
+    """Return `column` of the predictions of one model and one horizon as [T, S] on the panel's axes, NaN where absent.
+
+    Raises `BadDataError` when the frame holds several models or horizons, or symbols or sessions that the panel lacks.
+    """
+    checked = as_prediction_frame(predictions)
+    for name in ("model_id", "horizon_sessions"):
+        if checked.get_column(name).n_unique() > 1:
+            found = checked.get_column(name).unique().sort().to_list()
+            raise BadDataError("an account follows one model at one horizon", where=name, expected="one", found=found)
+    values_TS = np.full((len(panel.sessions), len(panel.symbols)), np.nan)
+    rows = _positions("session", checked.get_column("session"), pl.Series(panel.sessions, dtype=pl.Date))
+    columns = _positions("symbol", checked.get_column("symbol"), pl.Series(panel.symbols, dtype=pl.String))
+    values_TS[rows, columns] = checked.get_column(column).fill_null(float("nan")).to_numpy()
+    return values_TS
+
+
+def _positions(name: str, wanted: pl.Series, axis: pl.Series) -> NDArray[np.int64]:
+    unknown = wanted.filter(~wanted.is_in(axis.implode())).unique().sort()
+    if unknown.len():
+        raise BadDataError(f"predictions name a {name} that the panel lacks", found=unknown.head(5).to_list())
+    return axis.search_sorted(wanted).to_numpy().astype(np.int64)
+
+
+def rank_fractions(scores_TS: Floats) -> Floats:
+    """Return 1 for the best and 0 for the worst score of each session, average ranks for ties, NaN where unscored.
+
+    A lone score has fraction 1.
+    """
+    fractions_TS = np.full_like(scores_TS, np.nan)
+    rows, columns = np.nonzero(np.isfinite(scores_TS))
+    if rows.size:
+        frame = pl.DataFrame({"row": rows, "score": scores_TS[rows, columns]})
+        others = pl.len().over("row") - 1
+        rank = pl.col("score").rank("average").over("row") - 1
+        fraction = pl.when(others > 0).then(rank / others).otherwise(1.0)
+        fractions_TS[rows, columns] = frame.select(fraction).to_series().to_numpy()
+    return fractions_TS
+
+
+def desired_positions(scores_TS: Floats, policy: TopKPolicy) -> Flags:
+    """Return which symbols the policy wants to hold after the close of each session, bool [T, S].
+
+    It follows the scores alone: an order that the market refuses is tried again while the symbol stays wanted.
+    """
+    fractions_TS = rank_fractions(scores_TS)
+    return np.asarray(
+        _desired(
+            fractions_TS,
+            best_first(scores_TS),
+            policy.max_positions,
+            policy.enter_above,
+            policy.exit_below,
+            policy.max_unscored_sessions,
+        ),
+        dtype=np.bool_,
+    )
+
+
+def best_first(scores_TS: Floats) -> NDArray[np.int64]:
+    """Return symbol indices per session by falling score, unscored last, ties by name, int64 [T, S]."""
+    return np.argsort(np.where(np.isfinite(scores_TS), -scores_TS, np.inf), axis=1, kind="stable").astype(np.int64)
+
+
+@numba.njit(cache=True)
+def _desired(
+    fractions_TS: Floats,
+    order_TS: NDArray[np.int64],
+    max_positions: int,
+    enter_above: float,
+    exit_below: float,
+    max_unscored: int,
+) -> Flags:
+    num_sessions, num_symbols = fractions_TS.shape
+    wanted_TS = np.zeros((num_sessions, num_symbols), dtype=np.bool_)
+    held = np.zeros(num_symbols, dtype=np.bool_)
+    unscored = np.zeros(num_symbols, dtype=np.int64)
+    for t in range(num_sessions):
+        count = 0
+        for s in range(num_symbols):
+            unscored[s] = unscored[s] + 1 if np.isnan(fractions_TS[t, s]) else 0
+            if held[s] and (fractions_TS[t, s] < exit_below or unscored[s] > max_unscored):
+                held[s] = False
+            count += held[s]
+        for place in range(num_symbols):
+            s = order_TS[t, place]
+            if count >= max_positions or not fractions_TS[t, s] > enter_above:
+                break
+            if not held[s]:
+                held[s] = True
+                count += 1
+        wanted_TS[t] = held
+    return wanted_TS

@@ -1,0 +1,1 @@
+"""Turns folds of features and returns into trained units: plan of work, trainer, checkpoints, engines."""

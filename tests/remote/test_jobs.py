@@ -1,0 +1,118 @@
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import JsonValue, ValidationError
+
+from vnfleet.core.errors import BadDataError
+from vnfleet.core.sealed import sealing, verify
+from vnfleet.remote.folder import FolderTransfer
+from vnfleet.remote.jobs import JobRecord, Mailbox, UnitRecord, package_id, parse_job, ready_units
+from vnfleet.remote.parcels import send_sealed
+from vnfleet.remote.transfer import Transfer
+
+
+def package(folder: Path, symbols: list[JsonValue] | None = None) -> Path:
+    with sealing(folder, "training-data", {"symbols": symbols or ["FPT", "VCB"]}) as scratch:
+        (scratch / "values.bin").write_bytes(b"1234")
+    return folder
+
+
+def job_of(folder: Path) -> JobRecord:
+    return JobRecord(
+        recipe={"learning_rate": 0.1 + 0.2},
+        folds=({"fold_id": "2022"},),
+        units=(
+            UnitRecord(unit_id="select0", fold_id="2022", body={"seed": 0}),
+            UnitRecord(unit_id="member0", fold_id="2022", depends_on=("select0",), body={"seed": 1}),
+        ),
+        data_id=package_id(verify(folder, "training-data")),
+        data_kind="training-data",
+        result_kind="unit",
+        source_id="s",
+    )
+
+
+def test_a_published_job_is_read_back_and_can_be_closed_and_opened(remote: Transfer, tmp_path: Path) -> None:
+    job = job_of(package(tmp_path / "p"))
+    desktop, worker = Mailbox(remote), Mailbox(remote)
+    desktop.publish(job, tmp_path / "p")
+    assert worker.open_jobs() == (job,)
+    assert worker.fetch_data(job, tmp_path / "in", tmp_path / "q").meta == {"symbols": ["FPT", "VCB"]}
+    desktop.close(job.job_id, "deadline")
+    assert worker.open_jobs() == ()
+    assert worker.open_jobs() == ()
+    desktop.publish(job, tmp_path / "p")
+    assert worker.open_jobs() == (job,)
+
+
+def test_the_data_id_covers_the_axes_too(tmp_path: Path) -> None:
+    # Equal bytes under other symbols are other data.
+    one, other = (
+        verify(package(tmp_path / "a"), "training-data"),
+        verify(package(tmp_path / "b", ["VCB", "FPT"]), "training-data"),
+    )
+    assert one.content_sha256 == other.content_sha256
+    assert package_id(one) != package_id(other)
+
+
+def test_a_package_that_is_not_the_jobs_data_is_refused_on_both_sides(
+    plain_remote: FolderTransfer, tmp_path: Path
+) -> None:
+    job = job_of(package(tmp_path / "p"))
+    other = package(tmp_path / "other", ["VCB", "FPT"])
+    with pytest.raises(BadDataError, match="not the job's data"):
+        Mailbox(plain_remote).publish(job, other)
+    send_sealed(other, plain_remote, f"data/{job.data_id}", "training-data")
+    with pytest.raises(BadDataError, match="not the job's data"):
+        Mailbox(plain_remote).fetch_data(job, tmp_path / "in", tmp_path / "q")
+
+
+def test_absent_data_name_the_fix(plain_remote: FolderTransfer, tmp_path: Path) -> None:
+    with pytest.raises(BadDataError, match="not on the remote"):
+        Mailbox(plain_remote).fetch_data(job_of(package(tmp_path / "p")), tmp_path / "in", tmp_path / "q")
+
+
+def test_a_job_that_was_tampered_with_is_left_alone(plain_remote: FolderTransfer, tmp_path: Path) -> None:
+    job = job_of(package(tmp_path / "p"))
+    Mailbox(plain_remote).publish(job, tmp_path / "p")
+    changed = job.model_dump(mode="json") | {"recipe": {"learning_rate": 9.0}}
+    plain_remote.write_text(f"jobs/{job.job_id}/job.json", json.dumps(changed))
+    assert Mailbox(plain_remote).open_jobs() == ()
+    plain_remote.write_text(f"jobs/{job.job_id}/job.json", "{torn")
+    assert Mailbox(plain_remote).open_jobs() == ()
+
+
+def test_a_job_of_a_newer_vnfleet_says_so(tmp_path: Path) -> None:
+    newer = job_of(package(tmp_path / "p")).model_dump(mode="json") | {"schema_version": 99}
+    with pytest.raises(BadDataError, match="upgrade"):
+        parse_job(json.dumps(newer))
+
+
+@pytest.mark.parametrize("unit_id", ["../up", "a/b", "", ".hidden", "a b", "C:x", "x" * 81])
+def test_ids_that_are_no_folder_names_are_refused(unit_id: str) -> None:
+    with pytest.raises(ValidationError):
+        UnitRecord(unit_id=unit_id, fold_id="2022", body={})
+
+
+def test_units_stand_in_dependency_order(tmp_path: Path) -> None:
+    job = job_of(package(tmp_path / "p"))
+    with pytest.raises(ValidationError, match="stands before"):
+        JobRecord.model_validate(job.model_dump() | {"units": tuple(reversed(job.units))})
+    assert [unit.unit_id for unit in ready_units(job, frozenset())] == ["select0"]
+    assert [unit.unit_id for unit in ready_units(job, frozenset({"select0"}))] == ["member0"]
+
+
+def test_the_result_of_another_unit_is_quarantined_on_both_sides(plain_remote: FolderTransfer, tmp_path: Path) -> None:
+    job = job_of(package(tmp_path / "p"))
+    mailbox = Mailbox(plain_remote)
+    with sealing(tmp_path / "r", "unit", {"unit": {"seed": 1}}) as scratch:
+        (scratch / "w").write_text("w")
+    send_sealed(tmp_path / "r", plain_remote, "checkpoints/select0/result", "unit")
+    assert mailbox.results_listed() == {"select0"}
+    assert mailbox.fetch_result(job, "select0", tmp_path / "units", tmp_path / "q") is None
+    assert mailbox.results_listed() == frozenset()
+    assert len(list((tmp_path / "q").iterdir())) == 1
+    assert plain_remote.list("quarantine") != ()
+    send_sealed(tmp_path / "r", plain_remote, "checkpoints/member0/result", "unit")
+    assert mailbox.fetch_result(job, "member0", tmp_path / "units", tmp_path / "q") == tmp_path / "units/member0/result"

@@ -1,0 +1,151 @@
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from vnfleet.core.errors import RemoteError
+from vnfleet.remote.folder import FolderTransfer
+from vnfleet.remote.leases import HeldLease, LeaseDesk, LeaseLostError, LeaseRecord, LeaseTimes
+from vnfleet.remote.rclone import RemoteUnavailableError
+from vnfleet.remote.transfer import Transfer
+
+QUICK = LeaseTimes(lease_seconds=1.2, heartbeat_seconds=0.2, settle_seconds=0.05)
+NAME = "status/j/u.lease.json"
+
+
+class Unplugged(FolderTransfer):
+    plugged = True
+
+    def read_text(self, name: str) -> str:
+        if not self.plugged:
+            raise RemoteUnavailableError("unplugged")
+        return super().read_text(name)
+
+
+def claim(remote: Transfer, worker_id: str, times: LeaseTimes = QUICK) -> HeldLease | None:
+    return LeaseDesk(remote, worker_id, times).claim("status/j", "u")
+
+
+def read(remote: Transfer) -> LeaseRecord:
+    return LeaseRecord.model_validate_json(remote.read_text(NAME))
+
+
+def test_a_unit_has_one_holder(remote: Transfer) -> None:
+    first = claim(remote, "a", LeaseTimes(lease_seconds=60.0, heartbeat_seconds=10.0, settle_seconds=0.05))
+    assert first is not None
+    assert claim(remote, "b") is None
+    assert (read(remote).worker_id, read(remote).token) == ("a", 1)
+
+
+def test_a_race_has_at_most_one_winner(plain_remote: FolderTransfer) -> None:
+    times = LeaseTimes(lease_seconds=30, heartbeat_seconds=5, settle_seconds=0.6)
+    won: list[HeldLease] = []
+
+    def contend(worker_id: str) -> None:
+        held = claim(plain_remote, worker_id, times)
+        if held is not None:
+            won.append(held)
+
+    threads = [threading.Thread(target=contend, args=(f"w{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    won[0].renew()
+
+
+def test_a_released_unit_goes_on_with_a_higher_token(plain_remote: FolderTransfer) -> None:
+    first = claim(plain_remote, "a")
+    assert first is not None
+    first.release()
+    second = claim(plain_remote, "b")
+    assert second is not None
+    assert second.token == 2
+    with pytest.raises(LeaseLostError):
+        first.renew()
+    assert read(plain_remote).worker_id == "b"
+
+
+def test_a_stale_lease_is_taken_over_after_watching_it(plain_remote: FolderTransfer) -> None:
+    dead = claim(plain_remote, "dead")
+    assert dead is not None
+    desk = LeaseDesk(plain_remote, "b", QUICK)
+    time.sleep(QUICK.lease_seconds)
+    assert desk.claim("status/j", "u") is None  # expired, but seen for the first time
+    time.sleep(2 * QUICK.heartbeat_seconds)
+    held = desk.claim("status/j", "u")
+    assert held is not None
+    assert held.token == 2
+    with pytest.raises(LeaseLostError):
+        dead.renew()
+
+
+def test_a_living_holder_whose_clock_is_wrong_keeps_its_lease(plain_remote: FolderTransfer) -> None:
+    alive = claim(plain_remote, "alive")
+    assert alive is not None
+    desk = LeaseDesk(plain_remote, "b", QUICK)
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+    for beat in range(3):
+        wrong = read(plain_remote).model_copy(update={"expires_at": long_ago, "beat": beat})
+        plain_remote.write_text(NAME, wrong.model_dump_json())
+        assert desk.claim("status/j", "u") is None
+        time.sleep(2 * QUICK.heartbeat_seconds)
+
+
+def test_a_lease_that_was_taken_is_noticed_at_the_next_heartbeat(plain_remote: FolderTransfer) -> None:
+    held = claim(plain_remote, "a")
+    assert held is not None
+    taken = read(plain_remote).model_copy(update={"worker_id": "b", "token": 2})
+    plain_remote.write_text(NAME, taken.model_dump_json())
+    with pytest.raises(LeaseLostError, match=r"b \(token 2\)"):
+        held.renew()
+    with pytest.raises(LeaseLostError):
+        held.check()
+    held.release()
+    assert read(plain_remote) == taken  # the loser writes nothing any more
+
+
+def test_a_lease_outlives_a_short_outage_but_not_a_long_one(unplugged: Unplugged) -> None:
+    held = claim(unplugged, "a")
+    assert held is not None
+    unplugged.plugged = False
+    held.renew()
+    held.check()
+    time.sleep(QUICK.lease_seconds)
+    with pytest.raises(LeaseLostError, match="ran out"):
+        held.renew()
+
+
+def test_renewal_moves_beat_and_expiry(plain_remote: FolderTransfer) -> None:
+    held = claim(plain_remote, "a")
+    assert held is not None
+    before = read(plain_remote)
+    held.renew()
+    after = read(plain_remote)
+    assert after.beat == before.beat + 1
+    assert after.expires_at > before.expires_at
+
+
+def test_a_torn_lease_file_blocks_only_for_a_lease_time(plain_remote: FolderTransfer) -> None:
+    plain_remote.write_text(NAME, '{"unit_id": "u", "work')
+    desk = LeaseDesk(plain_remote, "a", QUICK)
+    assert desk.claim("status/j", "u") is None
+    time.sleep(QUICK.lease_seconds)
+    assert desk.claim("status/j", "u") is not None
+
+
+@pytest.mark.parametrize(("lease", "heartbeat"), [(1.0, 0.5), (1.0, 0.0), (0.0, 0.0)])
+def test_times_that_cannot_work_are_refused(lease: float, heartbeat: float) -> None:
+    with pytest.raises(ValueError, match="outlive"):
+        LeaseTimes(lease_seconds=lease, heartbeat_seconds=heartbeat)
+
+
+def test_a_lost_lease_is_a_remote_error() -> None:
+    assert issubclass(LeaseLostError, RemoteError)
+
+
+@pytest.fixture
+def unplugged(plain_remote: FolderTransfer) -> Unplugged:
+    return Unplugged(plain_remote.root)
