@@ -225,3 +225,21 @@ def test_drawdown_is_measured_from_the_highest_value_so_far(inputs: ReportInputs
     page = render_report(replace(inputs, equity=curve)).replace("\N{NARROW NO-BREAK SPACE}", " ")
     assert "<title>2024-03\nA: −25 %</title>" in page  # 90 / 120 - 1
     assert "<title>2024-04\nA: 150</title>" in page
+
+
+def test_accounts_are_compared_with_equal_weight_and_the_index_under_names_people_know(inputs: ReportInputs) -> None:
+    names = {"Deployed models": "adapted", "Best baseline": "lightgbm", "Equal weight": "equal weight"}
+    order = {"adapted": 0, "lightgbm": 1, "equal weight": 2, "VNINDEX": 3}
+
+    def as_the_cycle_hands_over(frame: pl.DataFrame) -> pl.DataFrame:
+        named = frame.with_columns(pl.col("series").replace(names))
+        return named.sort(pl.col("series").replace_strict(order, return_dtype=pl.Int32), maintain_order=True)
+
+    week = replace(
+        inputs,
+        equity=as_the_cycle_hands_over(inputs.equity),
+        sim_metrics=as_the_cycle_hands_over(inputs.sim_metrics),
+    )
+    text = read(render_report(week)).text.replace("\N{NARROW NO-BREAK SPACE}", " ")
+    assert "Adapted models, a year +21.4 % Equal weight +10.1 % · VNINDEX +5.5 %" in text
+    assert text.index("Adapted models +161.0 %") < text.index("Equal weight +62.0 %") < text.index("LightGBM +102.0 %")

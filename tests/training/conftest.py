@@ -25,9 +25,9 @@ def data() -> TrainingData:
     present_ST = generator.random(shape) > 0.02
     present_ST[5, :60] = False
     signal_ST = values_STF[..., 0] - np.roll(values_STF[..., 0], 3, axis=1)
-    returns_HST = np.stack(
-        [0.01 * (signal_ST + generator.standard_normal(shape)) for _ in range(HORIZONS)]
-    ).astype(np.float32)
+    returns_HST = np.stack([0.01 * (signal_ST + generator.standard_normal(shape)) for _ in range(HORIZONS)]).astype(
+        np.float32
+    )
     for horizon in range(HORIZONS):
         returns_HST[horizon, :, NUM_SESSIONS - horizon - 1 :] = np.nan
     values_STF[~present_ST] = 0.0

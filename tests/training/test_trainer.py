@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,7 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_almost_nothing() -> No
     assert int(np.argmax(rates)) == 30
     assert rates[30] == pytest.approx(1.0)
     assert rates[100] == pytest.approx(1e-4)
-    assert all(a > b for a, b in zip(rates[30:], rates[31:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[30:]))
 
 
 def test_a_batch_carries_its_context_and_only_labelled_symbols(data: TrainingData) -> None:
@@ -112,7 +112,7 @@ def test_a_finished_unit_is_not_trained_again(
     assert (result_folder(trained, units[1].unit_id) / "manifest.json").stat().st_mtime_ns == before
 
 
-class InterruptedError_(Exception):
+class MachineLostError(Exception):
     """Stands for a lost machine."""
 
 
@@ -120,7 +120,7 @@ class InterruptedError_(Exception):
 def test_an_interrupted_member_ends_at_the_same_bits(
     recipe: Recipe, data: TrainingData, units: tuple[WorkUnit, ...], trained: Path, tmp_path: Path, stop_after: int
 ) -> None:
-    os.symlink(trained / units[0].unit_id, tmp_path / units[0].unit_id)
+    (tmp_path / units[0].unit_id).symlink_to(trained / units[0].unit_id)
     count = 0
 
     def failing(stage: str, done: int, total: int, note: str) -> None:
@@ -128,9 +128,9 @@ def test_an_interrupted_member_ends_at_the_same_bits(
         nonlocal count
         count += 1
         if count == stop_after:
-            raise InterruptedError_
+            raise MachineLostError
 
-    with pytest.raises(InterruptedError_):
+    with pytest.raises(MachineLostError):
         run_unit(units[1], recipe, data, tmp_path, failing)
     resumed = run_unit(units[1], recipe, data, tmp_path, silent)
     assert weights_of(resumed) == weights_of(result_folder(trained, units[1].unit_id))
@@ -146,10 +146,10 @@ def test_an_interrupted_selection_decides_the_same(
         nonlocal count
         count += 1
         if count in (8, 25):
-            raise InterruptedError_
+            raise MachineLostError
 
     for _ in range(2):
-        with pytest.raises(InterruptedError_):
+        with pytest.raises(MachineLostError):
             run_unit(units[0], recipe, data, tmp_path, failing)
     run_unit(units[0], recipe, data, tmp_path, silent)
     assert read_selection(tmp_path, units[0].unit_id) == read_selection(trained, units[0].unit_id)
@@ -160,7 +160,7 @@ def test_kill_9_in_the_middle_and_a_damaged_checkpoint_change_nothing(
 ) -> None:
     root = tmp_path / "units"
     root.mkdir()
-    os.symlink(trained / units[0].unit_id, root / units[0].unit_id)
+    (root / units[0].unit_id).symlink_to(trained / units[0].unit_id)
     save_training_data(tmp_path / "package", data)
     (tmp_path / "recipe.json").write_text(recipe.to_json())
     (tmp_path / "unit.json").write_text(units[2].model_dump_json())
@@ -187,12 +187,14 @@ def test_what_comes_after_the_fold_changes_no_weight(
     poisoned.values_STF[:, fold.test.start :] *= 100.0
     poisoned.returns_HST[:, :, fold.test.start :] = 9.0
     assert [unit.unit_id for unit in fold_units(recipe, poisoned, fold)] == [unit.unit_id for unit in units]
-    os.symlink(trained / units[0].unit_id, tmp_path / units[0].unit_id)
+    (tmp_path / units[0].unit_id).symlink_to(trained / units[0].unit_id)
     result = run_unit(units[1], recipe, poisoned, tmp_path, silent)
     assert weights_of(result) == weights_of(result_folder(trained, units[1].unit_id))
 
 
-def test_a_non_finite_loss_stops_the_unit_and_names_the_step(recipe: Recipe, data: TrainingData, tmp_path: Path) -> None:
+def test_a_non_finite_loss_stops_the_unit_and_names_the_step(
+    recipe: Recipe, data: TrainingData, tmp_path: Path
+) -> None:
     broken = dataclasses.replace(data, values_STF=data.values_STF.copy())
     broken.values_STF[3, 50, 2] = np.nan
     fold = Fold(

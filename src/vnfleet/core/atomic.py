@@ -56,7 +56,7 @@ def replace(source: Path, target: Path) -> None:
     """`os.replace`, tried again for a moment while Windows or a virus scanner holds the target."""
     for attempt in range(_REPLACE_ATTEMPTS):
         try:
-            os.replace(source, target)
+            os.replace(source, target)  # noqa: PTH105 - the name the design and the fault tests use
         except PermissionError:
             if attempt == _REPLACE_ATTEMPTS - 1:
                 raise

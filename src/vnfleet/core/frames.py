@@ -63,7 +63,9 @@ def _checked(frame: pl.DataFrame, schema: dict[str, pl.DataType], key: tuple[str
     bad = result.select(pl.col(floats).is_finite().not_().sum()).row(0, named=True)
     for name, count in bad.items():
         if count:
-            raise BadDataError(f"a {noun} frame has NaN or infinity", where=name, found=f"{count} rows", expected="null")
+            raise BadDataError(
+                f"a {noun} frame has NaN or infinity", where=name, found=f"{count} rows", expected="null"
+            )
     if result.select(pl.struct(key).is_duplicated().any()).item():
         raise BadDataError(f"a {noun} frame repeats a key", where=key)
     return result.sort(key)

@@ -39,7 +39,10 @@ def holding(path: Path, doing: str) -> Iterator[None]:
             holder = path.with_suffix(".holder")
             found = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
             raise BusyError(
-                "another vnfleet process is at work here", where=path.parent, found=found, fix="wait for it, then run again"
+                "another vnfleet process is at work here",
+                where=path.parent,
+                found=found,
+                fix="wait for it, then run again",
             ) from error
         path.with_suffix(".holder").write_text(f"process {os.getpid()}: {doing}", encoding="utf-8")
         yield

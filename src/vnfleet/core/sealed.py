@@ -100,7 +100,10 @@ def read_manifest(folder: Path, kind: str) -> Manifest | None:
         raise BadDataError("a folder is of another kind", where=folder, expected=kind, found=manifest.kind)
     if manifest.schema_version > SCHEMA_VERSION:
         raise BadDataError(
-            "a folder was written by a newer vnfleet", where=folder, found=manifest.schema_version, fix="upgrade vnfleet"
+            "a folder was written by a newer vnfleet",
+            where=folder,
+            found=manifest.schema_version,
+            fix="upgrade vnfleet",
         )
     return manifest
 

@@ -15,7 +15,7 @@ from vnfleet.model.stockformer import StockformerConfig, preset
 from vnfleet.releases.gate import GateLimits, RefreshLimits
 from vnfleet.trading.portfolio import TopKPolicy
 from vnfleet.trading.simulator import AccountTerms
-from vnfleet.training.recipe import Recipe, TrainingConfig
+from vnfleet.training.recipe import TrainingConfig
 
 PRESETS = ("desktop", "plan")
 _SYMBOL = re.compile(r"[A-Z0-9]{2,10}")
@@ -154,11 +154,6 @@ class CycleConfig:
     refresh: RefreshLimits = field(default_factory=RefreshLimits)
     releases: ReleasesConfig = field(default_factory=ReleasesConfig)
     remote: RemoteConfig = field(default_factory=RemoteConfig)
-
-    @property
-    def recipe(self) -> Recipe:
-        """What is trained, apart from the data."""
-        return Recipe(self.model, self.training)
 
     @property
     def horizon_sessions(self) -> int:

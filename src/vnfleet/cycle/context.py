@@ -24,6 +24,7 @@ from vnfleet.data.universe import most_traded
 from vnfleet.evaluation.splits import LIVE, Fold, live_fold, yearly_folds
 from vnfleet.features.cube import CUBE_KIND, FeatureCube, build_cube, cube_id_of, load_cube, save_cube
 from vnfleet.training.dataset import TrainingData
+from vnfleet.training.recipe import Recipe
 
 
 def source_of(config: CycleConfig) -> Source:
@@ -54,6 +55,7 @@ class WeekContext:
     clock: Clock
     observer: Observer
     only: tuple[str, ...] = ()
+    _recipe: Recipe | None = None
     _panel: Panel | None = None
     _cube: FeatureCube | None = None
     _data: TrainingData | None = None
@@ -64,6 +66,13 @@ class WeekContext:
     def is_partial(self) -> bool:
         """True when only some artifacts are written; such a run never moves the current release."""
         return bool(self.only)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is trained; one object for the whole run, so that its identity cannot change in the middle."""
+        if self._recipe is None:
+            self._recipe = Recipe(self.config.model, self.config.training)
+        return self._recipe
 
     def panel(self) -> Panel:
         """Return the judged prices up to `as_of`."""

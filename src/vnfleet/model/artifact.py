@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -106,7 +105,9 @@ def read_artifact(path: Path) -> Artifact:
         version = int(facts["schema_version"])
     except FileNotFoundError as error:
         raise BadDataError("a model file is missing", where=path) from error
-    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # whatever the parser says of a foreign file, it is not ours
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadDataError("a file is not a vnfleet model", where=path, found=first[:200]) from error
     if version > ARTIFACT_SCHEMA_VERSION:

@@ -78,6 +78,14 @@ class IntervalPoint:
     high: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class ChartPair:
+    """The same chart for a wide screen and for a phone; the page shows one of them."""
+
+    wide: Markup
+    narrow: Markup
+
+
 def nice_ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
     """Return round ticks (steps of 1, 2, 2.5 or 5 times a power of ten) that cover [low, high]."""
     if high <= low:

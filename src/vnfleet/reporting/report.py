@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vnfleet import __version__
 from vnfleet.core.atomic import write_text
-from vnfleet.reporting import formats, tables, views
+from vnfleet.reporting import accounts, formats, tables, views
 from vnfleet.reporting.inputs import ReportInputs
 
 __all__ = ["ReportInputs", "render_report", "write_report"]
@@ -31,7 +31,8 @@ def write_report(path: Path, inputs: ReportInputs) -> Path:
 def render_report(inputs: ReportInputs) -> str:
     """Return the report of one cycle as HTML; equal inputs give equal text."""
     strongest, weakest, num_forecasts = tables.strongest_and_weakest(inputs)
-    growth, falls = views.equity_charts(inputs)
+    growth, falls = accounts.equity_charts(inputs)
+    figures = accounts.sim_metrics(inputs)
     quarantined = inputs.quality_symbols.filter(pl.col("verdict") != "accept")
     page = _environment().get_template("report.html.j2")
     return page.render(
@@ -41,12 +42,13 @@ def render_report(inputs: ReportInputs) -> str:
         serving_name=views.model_name(inputs, inputs.serving_model_id),
         num_sessions=views.serving_numbers(inputs).get("num_sessions"),
         tiles=views.tiles(inputs),
-        facts=tables.facts(inputs),
+        facts=tables.facts(inputs, figures),
+        figures=figures,
         monthly=views.monthly_chart(inputs),
         models=views.leaderboard(inputs),
         growth=growth,
         falls=falls,
-        series_names=views.series_names(inputs),
+        series_names=accounts.series_names(inputs),
         plan_rows=tables.plan_rows(inputs),
         plan_sentence=tables.plan_sentence(inputs),
         strongest=strongest,

@@ -70,7 +70,7 @@ SYMBOL_COLUMNS = (
     Column("max_drawdown_frac", "Drawdown", lambda value: percent(None if value is None else abs(value), 1)),
     Column("rmse_frac", "RMSE", lambda value: percent(value, 2)),
     Column("num_sessions", "Sessions", _whole),
-    Column("plan_verdict", "Plan's limits"),
+    Column("plan_verdict", "Passes (plan)"),
 )
 FORECAST_COLUMNS = tuple(
     column
@@ -204,10 +204,10 @@ def total_time(inputs: ReportInputs) -> str:
     return duration(float(ran.sum()))
 
 
-def facts(inputs: ReportInputs) -> tuple[Fact, ...]:
-    """Return the small tiles: the deployed account against the rest, symbols, data."""
+def facts(inputs: ReportInputs, figures: pl.DataFrame) -> tuple[Fact, ...]:
+    """Return the small tiles: the first of `figures` against the two after it, and the symbols."""
     found: list[Fact] = []
-    records = list(inputs.sim_metrics.iter_rows(named=True))
+    records = list(figures.iter_rows(named=True))
     if records:
         first, others = records[0], records[1:]
         name = str(first["series"])

@@ -10,13 +10,11 @@ from markupsafe import Markup
 
 from vnfleet.evaluation.metrics import ALL_YEARS
 from vnfleet.reporting import charts
-from vnfleet.reporting.charts import IntervalPoint, Series
+from vnfleet.reporting.charts import ChartPair, IntervalPoint
 from vnfleet.reporting.formats import number, number_range, percent, percent_range
 from vnfleet.reporting.inputs import ReportInputs
 
 PLAN_ACCURACY_MARKS = ((0.54, "plan 54 %"), (0.55, "plan 55 %"))  # the written plan: acceptable, target
-_LINE_POINTS = 260
-_MAX_LINES = 6
 Row = dict[str, object]
 
 
@@ -42,14 +40,6 @@ class ModelRow:
     years: tuple[ModelRow, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ChartPair:
-    """The same chart for a wide screen and for a phone; the page shows one of them."""
-
-    wide: Markup
-    narrow: Markup
-
-
 def _signed3(value: float) -> str:
     return number(value, 3, signed=True)
 
@@ -70,7 +60,7 @@ def state_of(inputs: ReportInputs) -> str:
 
 def model_name(inputs: ReportInputs, model_id: str) -> str:
     """Return the name people know a model by."""
-    return dict(inputs.model_names).get(model_id, model_id.replace("_", " "))
+    return dict(inputs.model_names).get(model_id, model_id)
 
 
 def _at_horizon(inputs: ReportInputs, frame: pl.DataFrame) -> pl.DataFrame:
@@ -204,43 +194,3 @@ def monthly_chart(inputs: ReportInputs) -> ChartPair:
         points[-24:], title=f"{title}, last 24", text=text, frame=charts.NARROW, css_class="narrow"
     )
     return ChartPair(wide, narrow)
-
-
-def equity_charts(inputs: ReportInputs) -> tuple[ChartPair, ChartPair]:
-    """Return growth of 100 and drawdown of every simulated series, thinned to at most 260 points each."""
-    growth, falls = [], []
-    for (name,), part in inputs.equity.group_by("series", maintain_order=True):
-        known = part.drop_nulls().sort("session")
-        if not known.height:
-            continue
-        value = pl.col("equity_vnd")
-        curve = known.select(
-            pl.col("session"),
-            growth=100 * value / value.first(),
-            fall=value / value.cum_max() - 1,
-            bucket=pl.int_range(pl.len()) * _LINE_POINTS // pl.len()
-            if known.height > _LINE_POINTS
-            else pl.int_range(pl.len()),
-        )
-        thin = curve.group_by("bucket", maintain_order=True).agg(
-            pl.col("session").last(), pl.col("growth").last(), pl.col("fall").min()
-        )
-        days = tuple(thin.get_column("session"))
-        growth.append(Series(str(name), days, tuple(thin.get_column("growth"))))
-        falls.append(Series(str(name), days, tuple(thin.get_column("fall"))))
-    growth, falls = growth[:_MAX_LINES], falls[:_MAX_LINES]
-    return (
-        _time_pair(growth, "Growth of 100, costs and market rules included", lambda value: number(value, 0)),
-        _time_pair(falls, "Drawdown from the highest value so far", lambda value: percent(value, 0), area=True),
-    )
-
-
-def _time_pair(series: list[Series], title: str, text: Callable[[float], str], *, area: bool = False) -> ChartPair:
-    wide = charts.time_chart(series, title=title, text=text, frame=charts.WIDE, css_class="wide", area=area)
-    narrow = charts.time_chart(series, title=title, text=text, frame=charts.NARROW, css_class="narrow", area=area)
-    return ChartPair(wide, narrow)
-
-
-def series_names(inputs: ReportInputs) -> tuple[str, ...]:
-    """Return the simulated series in the order that colours them."""
-    return tuple(inputs.equity.get_column("series").unique(maintain_order=True))[:_MAX_LINES]

@@ -47,15 +47,17 @@ class StageCheckpoints:
         """Return the newest whole state, or None; damaged ones are named in the log and passed over."""
         for path in self._paths():
             try:
-                manifest = verify(path, CHECKPOINT_KIND)
-                if manifest.meta.get("stage_key") != self._stage_key:
-                    raise BadDataError("a checkpoint belongs to other work", where=path)
-                facts = json.loads((path / "state.json").read_text(encoding="utf-8"))
-                tensors = load_file(path / "tensors.safetensors")
-                return StageState(tensors, facts["step"], facts["history"], facts["best_epoch"], facts["done"])
+                return self._read(path)
             except (BadDataError, SafetensorError, KeyError, ValueError) as error:
                 _log.warning("checkpoint refused, using the one before it: %s", str(error).replace("\n", ";"))
         return None
+
+    def _read(self, path: Path) -> StageState:
+        if verify(path, CHECKPOINT_KIND).meta.get("stage_key") != self._stage_key:
+            raise BadDataError("a checkpoint belongs to other work", where=path)
+        facts = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        tensors = load_file(path / "tensors.safetensors")
+        return StageState(tensors, facts["step"], facts["history"], facts["best_epoch"], facts["done"])
 
     def save(self, state: StageState) -> None:
         """Write `state` as the newest checkpoint and drop all but the last two."""

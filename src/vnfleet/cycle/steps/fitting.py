@@ -35,7 +35,7 @@ _HASHES = TypeAdapter(dict[str, str])
 
 def train(runner: Runner, week: WeekContext, features: StepOutcome) -> StepOutcome:
     """Train every unit that is not finished, then write the newest set's artifacts to ``models/``."""
-    recipe = week.config.recipe
+    recipe = week.recipe
     folds_config, universe = week.config.folds, week.config.universe
     inputs: Facts = {
         "cube_id": features.text("cube_id"),
@@ -101,7 +101,7 @@ def wanted_symbols(only: Sequence[str], universe: Sequence[str]) -> tuple[str, .
 
 def _run_units(week: WeekContext, units: Sequence[WorkUnit], data: TrainingData, folds: Sequence[Fold]) -> str:
     """Finish every unit and say where; what a remote leaves open is trained here."""
-    root, recipe = week.folders.units, week.config.recipe
+    root, recipe = week.folders.units, week.recipe
     reused = sum(is_finished(root, unit) for unit in units)
     words = f" ({reused} reused)" if reused else ""
     if week.config.remote.mode == "hybrid" and reused < len(units):
@@ -124,7 +124,7 @@ def _run_remotely(week: WeekContext, units: Sequence[WorkUnit], data: TrainingDa
     package = week.folders.package / short_id(week.cube().cube_id)
     if not is_sealed(package, PACKAGE_KIND):
         save_training_data(package, data)
-    job = training_job(week.config.recipe, folds, units, package)
+    job = training_job(week.recipe, folds, units, package)
     back = train_remotely(
         job,
         package,

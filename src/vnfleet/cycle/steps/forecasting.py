@@ -47,7 +47,7 @@ class Forecaster:
 
 def forecasters(week: WeekContext) -> tuple[Forecaster, ...]:
     """Return the entrants: both strategies of the recipe, then every baseline."""
-    recipe_id = week.config.recipe.recipe_id
+    recipe_id = week.recipe.recipe_id
     ours = [Forecaster(name=name, model_id=f"{recipe_id}-{name}") for name in STRATEGIES]
     return (*ours, *(Forecaster(name=name, model_id=name) for name in BASELINE_NAMES))
 
@@ -62,7 +62,7 @@ def walk_forward(week: WeekContext, told: Callable[[int, int, str], None]) -> tu
     ids: list[str] = []
     for fold in folds:
         seen = _features_id(data, fold.test.stop)
-        units = [unit.unit_id for unit in fold_units(week.config.recipe, data, fold)]
+        units = [unit.unit_id for unit in fold_units(week.recipe, data, fold)]
         rows = [data.rows_id(fold.refit.stop), source_sha256("vnfleet.model.baselines"), str(BASELINE_SEED)]
         for entrant in entrants:
             told(len(ids), len(folds) * len(entrants), f"fold {fold.fold_id} {entrant.name}")
@@ -103,7 +103,7 @@ def _made(week: WeekContext, fold: Fold, entrant: Forecaster) -> pl.DataFrame:
     for strategy in STRATEGIES:
         if entrant.name == strategy:
             return forecast_fold(
-                week.config.recipe, fold, data, week.folders.units, strategy, fold.test, entrant.model_id
+                week.recipe, fold, data, week.folders.units, strategy, fold.test, entrant.model_id
             )
     name = next(known for known in BASELINE_NAMES if known == entrant.name)
     fitted = fit_baseline(name, baseline_data(data), fold, BASELINE_SEED, horizon_sessions=week.config.horizon_sessions)

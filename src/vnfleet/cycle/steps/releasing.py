@@ -48,7 +48,7 @@ PREDICTIONS = "predictions"
 
 def set_id_of(week: WeekContext, trained: StepOutcome) -> str:
     """Return the identity of the trained set that is judged: its weights and the recipe they came from."""
-    return short_id([week.config.recipe.recipe_id, trained.text("weights_sha256"), trained.facts["live_universe"]])
+    return short_id([week.recipe.recipe_id, trained.text("weights_sha256"), trained.facts["live_universe"]])
 
 
 def gate(
@@ -72,7 +72,7 @@ def gate(
     def work(scratch: Path) -> StepResult:
         single = pl.read_parquet(backtested.folder / SINGLE).rename({"sharpe_252": "sharpe", "rmse_frac": "rmse"})
         plan = plan_policy_report(single)
-        if champion is not None and champion.recipe_id == week.config.recipe.recipe_id:
+        if champion is not None and champion.recipe_id == week.recipe.recipe_id:
             decision = _refreshed(week, trained, champion, plan)
         else:
             decision = _contested(week, evaluated, champion, plan)
@@ -139,7 +139,7 @@ def _recent_new(week: WeekContext, serving: str, recent: range) -> pl.DataFrame:
     for strategy in STRATEGIES:
         if strategy == serving:
             return forecast_fold(
-                week.config.recipe, week.live(), week.data(), week.folders.units, strategy, recent, "new"
+                week.recipe, week.live(), week.data(), week.folders.units, strategy, recent, "new"
             )
     return _baseline_rows(week, live_baseline(week, baseline_named(serving))[0], recent, "new")
 
@@ -235,7 +235,7 @@ def _contents(
     artifacts = {symbol: week.folders.models / artifact_name(symbol) for symbol in universe}
     if serving == "pooled":
         paths = write_model_set(
-            staging / "pooled", week.config.recipe, week.live(), week.data(), week.folders.units, "pooled", universe
+            staging / "pooled", week.recipe, week.live(), week.data(), week.folders.units, "pooled", universe
         )
         artifacts = dict(zip(universe, paths, strict=True))
     members: dict[str, Path] = {WALK_FORWARD: staging / WALK_FORWARD}
@@ -246,7 +246,7 @@ def _contents(
     predictions_of(week, evaluated, model_id).write_parquet(members[WALK_FORWARD] / WALK_FORWARD_NAME)
     facts: dict[str, JsonValue] = {
         "set_id": set_id_of(week, trained),
-        "recipe_id": week.config.recipe.recipe_id,
+        "recipe_id": week.recipe.recipe_id,
         "data_id": week.panel().data_id,
         "cycle_id": cycle_id_of(week.as_of),
         "serving": serving,

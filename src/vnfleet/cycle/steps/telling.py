@@ -72,7 +72,7 @@ def _inputs(
     summary, monthly = scores.summary, scores.monthly_ic
     names = [(model_id, _NAMES.get(name, name)) for name, model_id in model_ids.items()]
     serving_id = model_ids.get(decision.serving) or model_ids[better_strategy(evaluated)]
-    if champion is not None and champion.recipe_id != week.config.recipe.recipe_id:
+    if champion is not None and champion.recipe_id != week.recipe.recipe_id:
         minimum = min(MIN_SYMBOLS, max(2, week.config.universe.models // 2))
         past, known = champion.predictions, week.outcomes()
         summary = pl.concat([summary, summarise(past, known, min_symbols=minimum)])
@@ -173,7 +173,7 @@ def _changes(
         said.append(f"New among the {len(new)} symbols: {', '.join(sorted(new - old))}.")
     if old - new:
         said.append(f"No longer among them: {', '.join(sorted(old - new))}.")
-    if champion.recipe_id != week.config.recipe.recipe_id:
+    if champion.recipe_id != week.recipe.recipe_id:
         said.append("The recipe changed: features, model, training settings or library versions are not last week's.")
     if decision.deploys and decision.serving != champion.serving:
         said.append(f"Served by {decision.serving} instead of {champion.serving}.")

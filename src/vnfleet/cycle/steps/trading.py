@@ -26,7 +26,7 @@ EQUAL_WEIGHT, INDEX, CHAMPION = "equal weight", "VNINDEX", "champion"
 
 def backtest(runner: Runner, week: WeekContext, evaluated: StepOutcome, champion: Champion | None) -> StepOutcome:
     """Simulate the better strategy, the best baseline and the champion; and the plan's rule symbol by symbol."""
-    other = champion if champion is not None and champion.recipe_id != week.config.recipe.recipe_id else None
+    other = champion if champion is not None and champion.recipe_id != week.recipe.recipe_id else None
     inputs = {
         "scores_id": evaluated.text("scores_id"),
         "forecast_ids": evaluated.facts["forecast_ids"],

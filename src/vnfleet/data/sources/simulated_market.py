@@ -66,7 +66,7 @@ class SimulatedMarket:
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """The symbols, ascending: XAA, XAB, ... (no real HOSE code of 2024 begins with X)."""
+        """The symbols, ascending: XAA, XAB, ... (none of the much traded HOSE codes begins with X)."""
         letters = [chr(ord("A") + place) for place in range(26)]
         return tuple(f"X{letters[place // 26]}{letters[place % 26]}" for place in range(self.num_symbols))
 
