@@ -142,9 +142,9 @@ def test_every_check_is_shown_with_its_answer(inputs: ReportInputs) -> None:
         Check(name="c", passed=None, words="Third question."),
     )
     page = render_report(replace(inputs, decision=inputs.decision.model_copy(update={"checks": checks})))
-    assert re.search(r'aria-label="yes">✓</span><span>First', page)
-    assert re.search(r'aria-label="no">✕</span><span>Second', page)
-    assert re.search(r'aria-label="not judged">\?</span><span>Third', page)
+    assert re.search(r'aria-label="yes">✓</span><span class="said">First', page)
+    assert re.search(r'aria-label="no">✕</span><span class="said">Second', page)
+    assert re.search(r'aria-label="not judged">○</span><span class="said">Third', page)
 
 
 def test_hostile_text_stays_text(inputs: ReportInputs) -> None:
@@ -202,11 +202,18 @@ def test_unknown_values_are_dashes_not_nan(inputs: ReportInputs) -> None:
     assert not re.search(r"\b(nan|NaN|None|null|inf)\b", text)
 
 
-def test_kept_steps_are_named_and_not_counted(inputs: ReportInputs) -> None:
+def test_reused_steps_are_named_and_not_counted_as_work(inputs: ReportInputs) -> None:
     text = read(render_report(inputs)).text
-    # 3.2 + 21 + 1843 + 24 + 18.5 + 2.2 + 1.1 + 0.4 = 1913.4 s, without the 12.4 s of the reused step
-    assert "31 min 53 s in all" in text
-    assert "collect kept" in text
+    # 3.2 + 21 + 1843 + 24 + 18.5 + 2.2 + 1.1 + 0.4 = 1913.4 s, and 1925.8 s with the 12.4 s of the reused step
+    assert "31 min 53 s this time, 32 min 06 s had nothing been there already." in text
+    assert "collect 12.4 s reused" in text
+
+
+def test_refused_orders_are_in_words_and_only_those_that_happened(inputs: ReportInputs) -> None:
+    refused = pl.DataFrame({"reason": ["absent", "cash", "locked_ceiling"], "count": [2, 0, 9]})
+    text = read(render_report(replace(inputs, refused_orders=refused))).text
+    assert "buying at the ceiling: nobody sells 9 no trade in it that session 2" in text
+    assert "not enough cash" not in text
 
 
 def test_a_frame_without_its_columns_is_refused_by_name(inputs: ReportInputs) -> None:

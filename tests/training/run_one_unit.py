@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -20,9 +21,11 @@ def slowly(stage: str, done: int, total: int, note: str) -> None:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
+    recipe = Recipe.from_json((folder / "recipe.json").read_text())
     run_unit(
         WorkUnit.model_validate_json((folder / "unit.json").read_text()),
-        Recipe.from_json((folder / "recipe.json").read_text()),
+        # Threads are a property of the machine, not of the recipe; the same count is the same numeric environment.
+        Recipe(recipe.model, dataclasses.replace(recipe.training, num_threads=1)),
         load_training_data(folder / "package"),
         folder / "units",
         slowly,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
 
@@ -11,13 +12,50 @@ from vnfleet.cli.terminal import terminal_of
 from vnfleet.core.clock import ICT
 from vnfleet.core.errors import ExitCode
 
+WorkerRemote = Annotated[
+    str, typer.Option("--remote", help="rclone remote or folder both sides see, e.g. gdrive:VN-Quant-Training.")
+]
+Once = Annotated[bool, typer.Option("--once", help="Stop after one unit, or at once when none is ready.")]
+IdleExit = Annotated[
+    float | None, typer.Option("--idle-exit", min=0, help="Stop after this many minutes without work (default: never).")
+]
+PollSeconds = Annotated[float, typer.Option("--poll-seconds", min=0.1, help="How often the remote is asked for work.")]
 _MARKS = {"ok": "ok", "warning": "!!", "problem": "XX"}
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
+    app.command("worker", epilog="Example:  vnfleet worker --remote gdrive:VN-Quant-Training")(worker)
     app.command("status", epilog="Example:  vnfleet status --json")(status)
     app.command("doctor", epilog="Example:  vnfleet doctor")(doctor)
+
+
+def worker(
+    context: typer.Context,
+    remote: WorkerRemote,
+    once: Once = False,
+    idle_exit: IdleExit = None,
+    poll_seconds: PollSeconds = 20.0,
+    workdir: o.Workdir = o.WORKDIR,
+    as_json: o.Json = False,
+) -> int:
+    """Train for another machine: take units from the remote, send results back. Stop it whenever you like."""
+    terminal = terminal_of(context, workdir, as_json=as_json)
+    from vnfleet.cycle.worker import run_worker  # noqa: PLC0415
+    from vnfleet.remote.transfer import RcloneTransfer  # noqa: PLC0415
+
+    done = run_worker(
+        RcloneTransfer(remote),
+        workdir,
+        once=once,
+        idle_exit_seconds=None if idle_exit is None else idle_exit * 60,
+        poll_seconds=poll_seconds,
+        say=terminal.note,
+    )
+    terminal.say(f"{done.worker_id}: {len(done.published)} units published, {len(done.failed)} failed")
+    document = {"worker_id": done.worker_id, "published": list(done.published), "failed": done.failed}
+    terminal.document({"ok": not done.failed, "exit_code": 0, **document})
+    return 0
 
 
 def status(context: typer.Context, workdir: o.Workdir = o.WORKDIR, as_json: o.Json = False) -> int:

@@ -13,12 +13,14 @@ DEMO_AS_OF = date(2023, 12, 29)
 
 
 def demo_config() -> CycleConfig:
-    """Return the demo's settings: 60 symbols, 48 models, six years, two judged years, an ensemble of two."""
+    """Return the demo's settings: 80 symbols, 60 models, six years, two judged years, an ensemble of two."""
     return CycleConfig(
         source=SourceConfig(kind="simulated"),
-        simulated=SimulatedMarket(num_symbols=60, start=date(2018, 1, 2), signal_rank_ic=0.10),
-        universe=UniverseConfig(models=48),
+        simulated=SimulatedMarket(num_symbols=80, start=date(2018, 1, 2), signal_rank_ic=0.20),
+        universe=UniverseConfig(models=60),
         folds=FoldsConfig(years=(2022, 2023), min_train_sessions=400),
-        model=StockformerConfig(d_model=32, num_heads=4, num_layers=2, d_ff=64, band_sessions=20),
-        training=TrainingConfig(num_seeds=2, max_epochs=6, valid_sessions=200, delta_penalties=(1.0,), delta_epochs=2),
+        model=StockformerConfig(d_model=64, num_heads=4, num_layers=2, d_ff=128, band_sessions=30),
+        training=TrainingConfig(
+            num_seeds=2, max_epochs=8, valid_sessions=200, chunk_sessions=32, delta_penalties=(1.0,), delta_epochs=1
+        ),
     )

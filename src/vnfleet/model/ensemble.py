@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.frames import as_prediction_frame, empty_prediction_frame
+from vnfleet.model.logistic import logistic
 from vnfleet.model.stockformer import Deltas, Stockformer, StockformerConfig
 
 CLIP_SD = 5.0
@@ -42,7 +43,7 @@ class Scaler:
         scaled = (values_STF - self.mean_F) / self.sd_F
         np.clip(scaled, -CLIP_SD, CLIP_SD, out=scaled)
         scaled[~present_ST] = 0.0
-        return scaled.astype(np.float32, copy=False)
+        return np.asarray(scaled, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Calibration:
 
     def probability(self, score: np.ndarray) -> np.ndarray:
         """Return the probability of a positive return for each score."""
-        return np.asarray(1.0 / (1.0 + np.exp(-(self.intercept + self.slope * score))))
+        return logistic(self.intercept + self.slope * score)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ def prediction_rows(
         {
             "model_id": [model_id] * rows.size,
             "symbol": np.asarray(symbols, dtype=object)[rows].tolist(),
-            "session": [sessions[column] for column in columns],
+            "session": [sessions[column] for column in columns.tolist()],
             "horizon_sessions": [forecast.path_SOH.shape[2]] * rows.size,
             "fold_id": [fold_id] * rows.size,
             "score": score,

@@ -284,13 +284,13 @@ class Stockformer(nn.Module):
         x_NWF = x_STF.unfold(1, window, 1).transpose(2, 3).reshape(-1, window, config.num_features)
         absent_NW = ~present_ST.unfold(1, window, 1).reshape(-1, window)
         bias_N1QK = torch.zeros(absent_NW.shape, device=x_STF.device).masked_fill_(absent_NW, MASKED)[:, None, None, :]
-        h_NWD = self.embed(x_NWF) + sinusoidal_positions(window, config.d_model).to(x_NWF)
+        h_NWD: Tensor = self.embed(x_NWF) + sinusoidal_positions(window, config.d_model).to(x_NWF)
         h_NWD = dropout(h_NWD, 0)
 
         def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             query, key, value = (_split_heads(tensor, config.num_heads) for tensor in (query, key, value))
             mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias_N1QK.to(query.dtype))
-            return mixed.transpose(1, 2).flatten(2)
+            return torch.flatten(mixed.transpose(1, 2), start_dim=2)
 
         for index, layer in enumerate(self.layers):
             num_queries = 1 if index == config.num_layers - 1 else window

@@ -33,6 +33,7 @@ def render_report(inputs: ReportInputs) -> str:
     strongest, weakest, num_forecasts = tables.strongest_and_weakest(inputs)
     growth, falls = accounts.equity_charts(inputs)
     figures = accounts.sim_metrics(inputs)
+    refused = inputs.refused_orders.filter(pl.col("count") > 0).sort("count", descending=True)
     quarantined = inputs.quality_symbols.filter(pl.col("verdict") != "accept")
     page = _environment().get_template("report.html.j2")
     return page.render(
@@ -55,10 +56,11 @@ def render_report(inputs: ReportInputs) -> str:
         weakest=weakest,
         num_forecasts=num_forecasts,
         serving_kinds=tuple(inputs.per_symbol.get_column("serving").drop_nulls().unique().sort()),
+        refused=refused,
         quarantined=quarantined,
         quality_sentence=tables.quality_sentence(inputs),
         steps=tables.step_rows(inputs),
-        total_time=tables.total_time(inputs),
+        time_sentence=tables.time_sentence(inputs),
         symbol_columns=tables.present(tables.SYMBOL_COLUMNS, inputs.per_symbol),
         forecast_columns=tables.present(tables.FORECAST_COLUMNS, strongest),
         sim_columns=tables.present(tables.SIM_COLUMNS, inputs.sim_metrics),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -24,6 +24,7 @@ class Column:
     text: Callable[[float | None], str] | None = None  # None: words, not a number
     coloured: bool = False
     under: str | None = None  # a second column, written small below
+    words: Mapping[str, str] | None = None  # what code words mean; others lose their underscores
 
     @property
     def numeric(self) -> bool:
@@ -34,7 +35,7 @@ class Column:
         """Return the cell of this column in `row`; a dash where the value is not known."""
         value = row.get(self.name)
         if self.text is None:
-            words = UNKNOWN if value is None or value == "" else str(value)
+            words = UNKNOWN if value is None or value == "" else self._said(str(value))
             below = row.get(self.under) if self.under else None
             return Markup("{}<small>{}</small>").format(words, str(below)) if below else words
         known = float(value) if isinstance(value, (int, float)) else None
@@ -42,6 +43,22 @@ class Column:
         if not self.coloured or known is None or known == 0:
             return words
         return Markup('<span class="{}">{}</span>').format("pos" if known > 0 else "neg", escape(words))
+
+    def _said(self, value: str) -> str:
+        return value if self.words is None else self.words.get(value, value.replace("_", " "))
+
+
+_REFUSALS = {
+    "absent": "no trade in it that session",
+    "no_reference": "no reference price yet",
+    "outside_band": "opening price outside the day's band",
+    "locked_ceiling": "buying at the ceiling: nobody sells",
+    "locked_floor": "selling at the floor: nobody buys",
+    "not_delivered": "shares not delivered yet",
+    "participation": "too large for the day's volume",
+    "cash": "not enough cash",
+    "below_lot": "less than one lot",
+}
 
 
 def _percent(value: float | None) -> str:
@@ -59,10 +76,10 @@ def _whole(value: float | None) -> str:
 SYMBOL_COLUMNS = (
     Column("symbol", "Symbol"),
     Column("company", "Company", under="sector"),
-    Column("sector", "Sector"),
+    Column("sector", "Sector", words={}),
     Column("serving", "Served by"),
     Column("rank", "Rank now", _whole),
-    Column("score", "Score", lambda value: number(value, 2, signed=True)),
+    Column("score", "Score", lambda value: number(value, 3, signed=True)),
     Column("expected_return_frac", "Expected", _change, coloured=True),
     Column("direction_prob", "P(up)", lambda value: percent(value, 0)),
     Column("accuracy_frac", "Accuracy", _percent),
@@ -86,9 +103,9 @@ SIM_COLUMNS = (
     Column("max_drawdown_frac", "Drawdown", lambda value: percent(None if value is None else abs(value), 1)),
     Column("turnover_per_year", "Turnover a year", lambda value: UNKNOWN if value is None else f"{number(value, 1)} x"),
 )
-REFUSED_COLUMNS = (Column("reason", "Reason"), Column("count", "Orders", _whole))
+REFUSED_COLUMNS = (Column("reason", "Reason", words=_REFUSALS), Column("count", "Orders", _whole))
 QUALITY_COLUMNS = (
-    Column("check", "Check"),
+    Column("check", "Check", words={}),
     Column("severity", "Severity"),
     Column("verdict", "Done about it"),
     Column("count", "Rows", _whole),
@@ -198,10 +215,13 @@ def step_rows(inputs: ReportInputs) -> tuple[StepRow, ...]:
     )
 
 
-def total_time(inputs: ReportInputs) -> str:
-    """Return the time of the steps that were run, not reused."""
-    ran = inputs.steps.filter(~pl.col("reused")).get_column("seconds").drop_nulls()
-    return duration(float(ran.sum()))
+def time_sentence(inputs: ReportInputs) -> str:
+    """Return the time of the steps that ran now, and of all of them when nothing could be reused."""
+    ran = inputs.steps.filter(~pl.col("reused")).get_column("seconds").drop_nulls().sum()
+    everything = inputs.steps.get_column("seconds").drop_nulls().sum()
+    if ran == everything:
+        return f"{duration(float(ran))} in all."
+    return f"{duration(float(ran))} this time, {duration(float(everything))} had nothing been there already."
 
 
 def facts(inputs: ReportInputs, figures: pl.DataFrame) -> tuple[Fact, ...]:

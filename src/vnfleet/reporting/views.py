@@ -60,7 +60,8 @@ def state_of(inputs: ReportInputs) -> str:
 
 def model_name(inputs: ReportInputs, model_id: str) -> str:
     """Return the name people know a model by."""
-    return dict(inputs.model_names).get(model_id, model_id)
+    name = dict(inputs.model_names).get(model_id, model_id)
+    return name[:1].upper() + name[1:]
 
 
 def _at_horizon(inputs: ReportInputs, frame: pl.DataFrame) -> pl.DataFrame:

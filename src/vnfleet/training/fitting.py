@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from vnfleet.core.ids import arrays_sha256
-from vnfleet.model.calibration import fit_calibration
-from vnfleet.model.ensemble import run_network
+from vnfleet.model.ensemble import Calibration, run_network
+from vnfleet.model.logistic import fit_logistic
 from vnfleet.model.stockformer import Deltas, Stockformer
 from vnfleet.training.checkpoint import StageCheckpoints, StageState
 from vnfleet.training.dataset import Prepared, TrainingData, prepare
@@ -48,6 +48,11 @@ class UnitRun:
         place = {symbol: index for index, symbol in enumerate(self.data.symbols)}
         return np.asarray([place[symbol] for symbol in self.unit.universe if symbol in place], dtype=np.int64)
 
+    @property
+    def min_labels(self) -> int:
+        """Labels a session needs to be judged; fewer than in training only when the whole universe is smaller."""
+        return min(self.recipe.training.min_labels_per_session, max(2, len(self.universe_U)))
+
     def decision_sessions(self, start: int, stop: int) -> range:
         """Return [start, stop) without the sessions that lack their context."""
         return range(min(max(start, self.context_sessions), stop), stop)
@@ -68,7 +73,7 @@ class UnitRun:
 def fit_backbone(
     run: UnitRun, prepared: Prepared, sessions: range, seed: int, epochs: int, valid: range | None
 ) -> tuple[Stockformer, StageState]:
-    """Fit the pooled network on `sessions`; with `valid`, stop early on its rank IC and keep the best epoch."""
+    """Fit the pooled network on `sessions`; with `valid`, stop early on the universe's rank IC there and keep the best."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = Stockformer(run.recipe.model)
@@ -76,9 +81,10 @@ def fit_backbone(
 
     def judge() -> float:
         assert valid is not None
-        score_SO = run_network(network, prepared.scaled_STF, prepared.present_ST, valid, None).score_SO
+        own = run.universe_U
+        score_UO = run_network(network, prepared.scaled_STF[own], prepared.present_ST[own], valid, None).score_SO
         network.train()
-        return mean_rank_ic(score_SO, prepared, valid, None, run.recipe.training.min_labels_per_session)
+        return mean_rank_ic(score_UO, prepared, valid, own, run.min_labels)
 
     stage = Stage(
         name="backbone",
@@ -147,15 +153,14 @@ def run_select(run: UnitRun, scratch: Path) -> dict[str, str]:
     pooled_UO = run_network(
         network, prepared.scaled_STF[universe_U], prepared.present_ST[universe_U], valid, None
     ).score_SO
-    minimum = min(training.min_labels_per_session, max(2, len(universe_U)))
-    by_penalty = {"infinity": mean_rank_ic(pooled_UO, prepared, valid, universe_U, minimum)}
+    by_penalty = {"infinity": mean_rank_ic(pooled_UO, prepared, valid, universe_U, run.min_labels)}
     best_penalty, adapted_UO = None, pooled_UO
     for penalty in training.delta_penalties:
         deltas = fit_deltas(run, prepared, network, sessions, unit.seed, penalty)
         score_UO = run_network(
             network, prepared.scaled_STF[universe_U], prepared.present_ST[universe_U], valid, deltas
         ).score_SO
-        value = mean_rank_ic(score_UO, prepared, valid, universe_U, minimum)
+        value = mean_rank_ic(score_UO, prepared, valid, universe_U, run.min_labels)
         if value > max(by_penalty.values()):
             best_penalty, adapted_UO = penalty, score_UO
         by_penalty[f"{penalty:g}"] = value
@@ -228,7 +233,9 @@ def _calibrate(
     labelled_UO = prepared.labelled_ST[universe_U, own]
     up_UO = prepared.path_HST[-1][universe_U, own] > 0.0
     score_UO = score_UO / max(float(score_UO[labelled_UO].std()) if labelled_UO.any() else 1.0, 1e-12)
-    calibration = fit_calibration(score_UO[labelled_UO], up_UO[labelled_UO])
+    calibration = Calibration(
+        *fit_logistic(score_UO[labelled_UO].astype(np.float64), up_UO[labelled_UO].astype(np.float64))
+    )
     called_up_UO = calibration.probability(score_UO) >= 0.5
     right_UO = (called_up_UO == up_UO) & labelled_UO
     accuracy_U = right_UO.sum(1) / np.maximum(labelled_UO.sum(1), 1)

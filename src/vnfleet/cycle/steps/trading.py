@@ -72,7 +72,7 @@ def backtest(runner: Runner, week: WeekContext, evaluated: StepOutcome, champion
             EQUITY: pl.concat(series),
             METRICS: pl.DataFrame(figures, infer_schema_length=None),
             REFUSED: refused,
-            SINGLE: single.filter(pl.col("symbol").is_in(week.live().universe)),
+            SINGLE: pl.DataFrame({"symbol": sorted(week.live().universe)}).join(single, on="symbol", how="left"),
         }
         for name, frame in frames.items():
             frame.write_parquet(scratch / name)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from vnfleet.model.baselines.rows import Floats
+from vnfleet.model.logistic import fit_logistic, logistic
 
 _CLIP = 5.0
-_PRIOR_ROWS = 1.0  # ridge on both logistic coefficients: no effect on real samples, finite when all went one way
-_NEWTON_STEPS = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +26,7 @@ class Calibration:
 
     def direction_prob(self, score_N: Floats) -> Floats:
         """Return P(return > 0)."""
-        return _logistic(self.logit_intercept + self.logit_slope * self._standardised(score_N))
+        return logistic(self.logit_intercept + self.logit_slope * self._standardised(score_N))
 
     def expected_return_frac(self, score_N: Floats) -> Floats:
         """Return E[return], a fraction."""
@@ -42,7 +41,7 @@ def fit_calibration(score_N: Floats, returns_N: Floats) -> Calibration:
     sd = float(score_N.std())
     mean = float(score_N.mean())
     z_N = np.clip((score_N - mean) / sd, -_CLIP, _CLIP) if sd > 0 else np.zeros_like(score_N)
-    intercept, slope = _fit_logistic(z_N, (returns_N > 0).astype(np.float64))
+    intercept, slope = fit_logistic(z_N, (returns_N > 0).astype(np.float64))
     spread = float(z_N.var())
     return_slope = float(((z_N - z_N.mean()) * returns_N).mean() / spread) if spread > 0 else 0.0
     return Calibration(
@@ -66,22 +65,3 @@ def constant_up(returns_N: Floats) -> Calibration:
         return_mean_frac=float(returns_N.mean()),
         return_slope_frac=0.0,
     )
-
-
-def _fit_logistic(z_N: Floats, up_N: Floats) -> tuple[float, float]:
-    """Maximise the likelihood of up given z by Newton's method, with a ridge of one row."""
-    design_N2 = np.column_stack((np.ones_like(z_N), z_N))
-    weights_2 = np.zeros(2)
-    for _ in range(_NEWTON_STEPS):
-        prob_N = _logistic(design_N2 @ weights_2)
-        gradient_2 = design_N2.T @ (up_N - prob_N) - _PRIOR_ROWS * weights_2
-        curvature_22 = design_N2.T @ (design_N2 * (prob_N * (1 - prob_N))[:, None]) + _PRIOR_ROWS * np.eye(2)
-        step_2 = np.linalg.solve(curvature_22, gradient_2)
-        weights_2 = weights_2 + step_2
-        if np.abs(step_2).max() < 1e-10:
-            break
-    return float(weights_2[0]), float(weights_2[1])
-
-
-def _logistic(logit_N: Floats) -> Floats:
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * logit_N)), dtype=np.float64)

@@ -1,0 +1,53 @@
+"""Every command is documented, explains itself, and starts quickly."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from vnfleet.cli.main import app, main
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = tuple(sorted(typer.main.get_command(app).commands))  # type: ignore[attr-defined]
+PROMISED = (
+    "demo collect check features train evaluate backtest cycle worker releases deploy rollback predict status doctor"
+)
+
+
+def test_the_promised_commands_are_there_and_no_other() -> None:
+    assert sorted(PROMISED.split()) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert f"vnfleet {command}" in said
+    assert "Example:" in said
+    assert "--json" in said
+    assert "--workdir" in said
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_readme_mentions_every_command(command: str) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.search(rf"vnfleet {command}\b|`{command}`", readme), f"`vnfleet {command}` is not in README.md"
+
+
+def test_help_answers_without_loading_torch_or_polars() -> None:
+    code = "import sys; from vnfleet.cli.main import main; main(['--help']); print(sorted({'torch','polars'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_is_quick() -> None:
+    best = 60.0
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "vnfleet.cli", "--help"], capture_output=True, check=True)
+        best = min(best, time.perf_counter() - started)
+    assert best < 2.0  # 0.3 s on an idle machine; the bound leaves room for a busy one
