@@ -139,7 +139,7 @@ def test_the_resolved_form_speaks_the_plans_names() -> None:
 
 
 def test_the_resolved_form_is_accepted_back_unchanged(tmp_path: Path) -> None:
-    given = {
+    given: dict[str, dict[str, object]] = {
         "source": {"kind": "simulated"},
         "folds": {"years": [2022]},
         "training": {"num_seeds": 2},

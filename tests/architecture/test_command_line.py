@@ -39,7 +39,10 @@ def test_the_readme_mentions_every_command(command: str) -> None:
 
 
 def test_help_answers_without_loading_torch_or_polars() -> None:
-    code = "import sys; from vnfleet.cli.main import main; main(['--help']); print(sorted({'torch','polars'} & set(sys.modules)))"
+    code = (
+        "import sys; from vnfleet.cli.main import main; main(['--help']);"
+        "print(sorted({'torch', 'polars'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 

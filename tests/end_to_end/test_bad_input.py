@@ -171,7 +171,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if done.returncode:
         pytest.skip(f"this machine refuses to mount a small file system: {done.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run([shutil.which("umount") or "umount", str(folder)], check=True)
 
 
 def test_a_full_disk(finished: tuple[Factory, object], small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,10 @@ def weights(week: Week) -> str:
     return next(step.text("weights_sha256") for step in week.steps if step.name == "train")
 
 
+def _any(folder: Path, pattern: str) -> bool:
+    return any(folder.glob(pattern))
+
+
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
@@ -57,7 +62,7 @@ def test_when_training_is_killed_twice_the_weights_are_those_of_an_unbroken_run(
     stages = ("*/backbone/*", "*/deltas-*/*")
     for stage in stages:
         process = new_factory.start()
-        wait_for(lambda stage=stage: any(checkpoints.glob(stage)), process)
+        wait_for(partial(_any, checkpoints, stage), process)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
@@ -94,7 +99,7 @@ def test_when_the_deploy_is_killed_the_set_is_the_old_one_or_the_new_one(
 def test_while_one_week_runs_a_second_is_told_to_wait(new_factory: Factory) -> None:
     process = new_factory.start()
     try:
-        wait_for(lambda: (new_factory.workdir / "logs" / "cycles" / "2023-W10" / "collect").is_dir(), process)
+        wait_for((new_factory.workdir / "logs" / "cycles" / "2023-W10" / "collect").is_dir, process)
         second = new_factory.start("--json")
         out, err = second.communicate(timeout=60)
         assert second.returncode == 5, err

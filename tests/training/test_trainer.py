@@ -75,10 +75,11 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_almost_nothing() -> No
 
 def test_a_batch_carries_its_context_and_only_labelled_symbols(data: TrainingData) -> None:
     prepared = prepare(data, range(100), 145, 10)
-    batch = make_batch(prepared, range(40, 56), 10, None)
+    batch = make_batch(prepared, range(40, 56), 10, None, np.arange(36) < 4)
     assert batch is not None
     assert 5 not in batch.symbol_S.tolist()
     assert batch.x_STF.shape == (35, 26, 6)
+    assert batch.labels.primary_S.tolist() == [True] * 4 + [False] * 31
     first = int(batch.symbol_S[0])
     np.testing.assert_array_equal(batch.x_STF[0].numpy(), prepared.scaled_STF[first, 30:56])
     np.testing.assert_array_equal(batch.labels.path_SOH[0, :, 1].numpy(), prepared.path_HST[1, first, 40:56])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -19,6 +20,8 @@ from vnfleet.cli.options import join_symbols
 from vnfleet.cli.terminal import Terminal
 from vnfleet.core.errors import ExitCode, VnfleetError
 
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+_RESOURCE = "{}, the deployed set is as it was\n  next: {}, then run the same command again: finished work is kept"
 INTERRUPTED = 130  # what shells report after Ctrl-C
 
 app = typer.Typer(
@@ -52,19 +55,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _unexpected(terminal: Terminal, error: Exception) -> int:
-    if _out_of_resources(error):
-        what = "out of memory" if not isinstance(error, OSError) else "the disk is full"
-        fix = "close other programs or use a smaller preset" if not isinstance(error, OSError) else "free some space"
-        return _report(terminal, ExitCode.RESOURCE, f"{what}\n  next: {fix}, then run the same command again")
+    if _disk_is_full(error):
+        return _report(terminal, ExitCode.RESOURCE, _RESOURCE.format("the disk is full", "free some space"))
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # torch raises a RuntimeError
+        return _report(terminal, ExitCode.RESOURCE, _RESOURCE.format("out of memory", "close other programs"))
     log = _write_log(terminal.workdir, error)
     first = str(error).splitlines()[0] if str(error) else ""
     return _report(terminal, ExitCode.BUG, f"a bug in vnfleet: {type(error).__name__}: {first} (details: {log})")
 
 
-def _out_of_resources(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in {errno.ENOSPC, errno.EDQUOT}
-    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)  # torch raises a RuntimeError
+def _disk_is_full(error: Exception) -> bool:
+    """Return True for every way a library says so: an errno, its words alone, or numpy's short write."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return True
+    return "No space left on device" in str(error) or _SHORT_WRITE.fullmatch(str(error)) is not None
 
 
 def _write_log(workdir: Path, error: Exception) -> Path:

@@ -2,10 +2,10 @@
 
 A vendor's adjusted close is raw * level, rounded to 10 VND, where the level is constant between two corporate actions.
 Every row therefore confines the level to a narrow interval; rows whose intervals share a point lie on one level, and
-the first row that does not begins the next. The steps between levels are chained *forward* from the symbol's first
-session (factor 1.0), so that a later action changes no earlier row. A level that is still being observed is read from
-its first row alone: what the factor is on a day never depends on later days, except where a vendor's one- or
-two-session flip is recognised by its return.
+the first row that does not begins the next (read, and remembered as first learned, in `vnfleet.data.events`). The steps
+between levels are chained *forward* from the symbol's first session (factor 1.0), so that a later action changes no
+earlier row. A level that is still being observed is read from its first row alone: what the factor is on a day never
+depends on later days, except where a vendor's one- or two-session flip is recognised by its return.
 
 The vendor is not believed blindly. A step must agree with the raw move under the widest band that is plausible for the
 symbol; a jump that neither raw nor adjusted prices explain is absorbed into the factor and marked.
@@ -20,12 +20,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from vnfleet.data.events import LearnedSteps, vendor_steps, without_memory
 from vnfleet.market.calendar import closed_weekdays
 from vnfleet.market.rules import KNOWN_FROM, KNOWN_TO, SUSPENSION_SESSIONS, Exchange, band_frac, wide_band_frac
 
-ROUNDING_HALF_VND = 5.5
-"""Half the vendor's rounding step of 10 VND, and a little for binary fractions."""
-MAX_FLIP_SESSIONS = 2
 TICK_WINDOW_SESSIONS = 20
 TICK_MIN_SESSIONS = 5
 QUIET_WINDOW_SESSIONS = 250
@@ -61,7 +59,7 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 
-def chain_factors(bars: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def chain_factors(bars: pl.DataFrame, ledger: LearnedSteps | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return `bars` with `factor` and `break_before`, and the events found.
 
     Parameters
@@ -69,6 +67,8 @@ def chain_factors(bars: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     bars : symbol, session, close_vnd (> 0), adjusted_close_vnd (null or <= 0: unknown, the level goes on) and
         volume_shares; one row per symbol and session, sorted by both. Rows without volume help to find steps, no move
         is judged there.
+    ledger : the vendor's steps as first learned; None: those `LearnedSteps.placed` put on `bars` already, if any. The
+        others are read from `bars`.
 
     Returns
     -------
@@ -76,7 +76,10 @@ def chain_factors(bars: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         `break_before` (the move from the previous traded row was unexplained and absorbed: its adjusted return is 0).
     events : `EVENTS_SCHEMA`, sorted; `factor_step` is what was chained, or what the vendor claimed and was refused.
     """
+    if ledger is not None:
+        bars = ledger.placed(bars)
     if bars.is_empty():
+        bars = without_memory(bars)
         return (
             bars.with_columns(factor=pl.lit(None, pl.Float64), break_before=pl.lit(None, pl.Boolean)),
             pl.DataFrame(schema=EVENTS_SCHEMA),
@@ -84,19 +87,19 @@ def chain_factors(bars: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     starts = bars.get_column("symbol").ne_missing(bars.get_column("symbol").shift(1)).to_numpy().copy()
     starts[0] = True
     close = bars.get_column("close_vnd").to_numpy()
-    adjusted = bars.get_column("adjusted_close_vnd").fill_null(0.0).to_numpy()
     traded = bars.select(pl.col("volume_shares").fill_null(0) > 0).to_series().to_numpy()
-    step, flips = _vendor_steps(starts, close, adjusted)
+    vendor = vendor_steps(bars)
+    bars = without_memory(bars)
     factor, break_before, kinds, event_step = _chain(
         starts,
         close,
-        step,
+        vendor.step,
         traded,
         _sessions_since_trade(bars),
         *_thresholds(bars.get_column("session")),
     )
-    kinds = np.where(flips != 1.0, _FLIP, kinds)
-    event_step = np.where(flips != 1.0, flips, event_step)
+    kinds = np.where(vendor.flips != 1.0, _FLIP, kinds)
+    event_step = np.where(vendor.flips != 1.0, vendor.flips, event_step)
     kept = np.flatnonzero(kinds != _NONE)
     events = (
         bars.select("symbol", "session")[kept]
@@ -144,46 +147,6 @@ def _sessions_since_trade(bars: pl.DataFrame) -> Ints:
 
 
 _SUSPENDED_THRESHOLD = max(wide_band_frac(exchange, KNOWN_TO) for exchange in Exchange) + QUIET_TOLERANCE_FRAC
-
-
-@numba.njit(cache=True)
-def _vendor_steps(starts: Bools, close: Floats, adjusted: Floats) -> tuple[Floats, Floats]:
-    """Return per row the vendor's step (1.0: none) and the level ratio of a recognised flip (1.0: none).
-
-    Intervals are intersected greedily within a symbol. A level of at most `MAX_FLIP_SESSIONS` rows that is followed by
-    the level before it is a flip: it gets no step, neither out nor back.
-    """
-    num_rows = len(close)
-    step = np.ones(num_rows)
-    flips = np.ones(num_rows)
-    low = high = 0.0
-    before_low, before_high = np.inf, -np.inf
-    begin = 0
-    known = False
-    for row in range(num_rows):
-        if starts[row]:
-            known = False
-            before_low, before_high = np.inf, -np.inf
-            begin = row
-        if not adjusted[row] > 0.0:
-            continue
-        row_low = (adjusted[row] - ROUNDING_HALF_VND) / close[row]
-        row_high = (adjusted[row] + ROUNDING_HALF_VND) / close[row]
-        if not known:
-            low, high, known = row_low, row_high, True
-        elif row_low <= high and row_high >= low:
-            low, high = max(low, row_low), min(high, row_high)
-        elif row - begin <= MAX_FLIP_SESSIONS and row_low <= before_high and row_high >= before_low:
-            flips[begin] = step[begin]
-            step[begin] = 1.0
-            low, high = max(before_low, row_low), min(before_high, row_high)
-            before_low, before_high = np.inf, -np.inf
-        else:
-            step[row] = (adjusted[row] / close[row]) / (0.5 * (low + high))
-            before_low, before_high = low, high
-            low, high = row_low, row_high
-            begin = row
-    return step, flips
 
 
 @numba.njit(cache=True)

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import IntEnum, StrEnum
+from itertools import pairwise
 from pathlib import Path
 
 import numba
@@ -48,6 +49,7 @@ STEPS_SCHEMA: dict[str, pl.DataType] = {
     "taken_back_on": pl.Date(),
     "reason": pl.String(),
 }
+_NAMED_CORRECTIONS = 3
 _REVISION = re.compile(r"rev-(\d{6})-(\d{8}T\d{6}Z)\.parquet")
 _STAMP = "%Y%m%dT%H%M%SZ"
 
@@ -113,7 +115,7 @@ class LearnedSteps:
         """
         symbols = bars.get_column("symbol")
         edges = [*symbols.ne_missing(symbols.shift(1)).fill_null(value=True).arg_true().to_list(), bars.height]
-        slices = {symbols[begin]: (begin, end) for begin, end in zip(edges[:-1], edges[1:], strict=True)}
+        slices = {symbols[begin]: (begin, end) for begin, end in pairwise(edges)}
         days = bars.get_column("session").to_physical().to_numpy()
         memory = np.zeros(bars.height, dtype=np.uint8)
         step = np.ones(bars.height)
@@ -131,7 +133,7 @@ def _place(rows: pl.DataFrame, days: Ints, memory: NDArray[np.uint8], step: Floa
     """Write what `rows` of one symbol say into its slices; `days` are sessions as day numbers."""
     sessions = rows.get_column("session").to_physical().to_numpy()
     memory[np.searchsorted(days, sessions[0]) : np.searchsorted(days, sessions[-1], side="right")] = _KNOWN
-    if sessions[-1] > days[-1]:
+    if memory[-1] == _KNOWN and sessions[-1] > days[-1]:
         memory[-1] = _CUT
     steps = rows.filter(pl.col("step") != 1.0)
     sessions = steps.get_column("session").to_physical().to_numpy()
@@ -152,10 +154,10 @@ def vendor_steps(bars: pl.DataFrame) -> VendorSteps:
     symbols = bars.get_column("symbol")
     starts = symbols.ne_missing(symbols.shift(1)).to_numpy().copy()
     starts[:1] = True
-    close = bars.get_column("close_vnd").to_numpy()
-    adjusted = bars.get_column("adjusted_close_vnd").fill_null(0.0).to_numpy()
+    close = np.array(bars.get_column("close_vnd"))  # copies: numba compiles read-only arrays once more
+    adjusted = np.array(bars.get_column("adjusted_close_vnd").fill_null(0.0))
     if _MEMORY_COLUMNS[0] in bars.columns:
-        memory, recorded, count = (bars.get_column(name).to_numpy() for name in _MEMORY_COLUMNS)
+        memory, recorded, count = (np.array(bars.get_column(name)) for name in _MEMORY_COLUMNS)
     else:
         memory, recorded, count = np.zeros(len(close), np.uint8), np.ones(len(close)), np.zeros(len(close), np.int64)
     step, flips, returned, verdict, gap = _read_steps(starts, close, adjusted, memory, recorded, count)
@@ -292,6 +294,13 @@ class LedgerReport:
     taken_back: int
     superseded: tuple[tuple[str, str], ...]
 
+    @property
+    def corrections(self) -> str:
+        """The superseded symbols as the end of a sentence, "" without any."""
+        named = [f"{symbol} ({reason})" for symbol, reason in self.superseded[:_NAMED_CORRECTIONS]]
+        more = len(self.superseded) - len(named)
+        return "; the vendor corrected " * bool(named) + ", ".join(named) + f" and {more} more" * bool(more)
+
 
 @dataclass(frozen=True, slots=True)
 class EventLedger:
@@ -340,7 +349,7 @@ class EventLedger:
                 self._append(rows, known_at.astimezone(UTC).replace(microsecond=0))
         steps = rows.filter(pl.col("step") != 1.0)
         again = steps.join(found.contradictions, on="symbol", how="anti")
-        backs = again.get_column("taken_back_on").is_not_null().sum()
+        backs = again.filter(pl.col("taken_back_on").is_not_null()).height
         return LedgerReport(
             new_steps=again.height - backs,
             taken_back=backs,
@@ -369,7 +378,7 @@ class EventLedger:
 
 
 def _news(bars: pl.DataFrame, found: VendorSteps, learned: LearnedSteps | None) -> pl.DataFrame:
-    """Return as `STEPS_SCHEMA` what `found` adds to `learned`: rows beyond its end, steps taken back, new generations."""
+    """Return as `STEPS_SCHEMA` what `found` adds: rows beyond the record, steps taken back, new generations."""
     known = pl.DataFrame(schema=STEPS_SCHEMA) if learned is None else learned.rows
     ends = known.group_by("symbol").agg(generation=pl.col("generation").first(), through=pl.col("session").max())
     sessions = bars.get_column("session")
@@ -391,8 +400,10 @@ def _news(bars: pl.DataFrame, found: VendorSteps, learned: LearnedSteps | None) 
     superseded = pl.col("reason").is_not_null()
     through = pl.col("through").fill_null(date.min)
     news = superseded | (pl.col("session") > through) | (pl.col("taken_back_on") > through)
-    return rows.with_columns(generation=pl.col("generation").fill_null(1) + superseded.cast(pl.Int32)).filter(news).select(
-        pl.col(name).cast(dtype) for name, dtype in STEPS_SCHEMA.items()
+    return (
+        rows.with_columns(generation=pl.col("generation").fill_null(1) + superseded.cast(pl.Int32))
+        .filter(news)
+        .select(pl.col(name).cast(dtype) for name, dtype in STEPS_SCHEMA.items())
     )
 
 

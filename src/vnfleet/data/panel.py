@@ -15,6 +15,8 @@ import polars as pl
 
 from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.core.ids import frame_sha256, short_id
+from vnfleet.data.checks import check_bars
+from vnfleet.data.events import EventLedger, LearnedSteps, LedgerReport
 from vnfleet.data.quality import MIN_SESSIONS, QualityReport, examine
 from vnfleet.data.sources.base import RawHistory
 from vnfleet.data.store import RawStore
@@ -155,7 +157,7 @@ def assembled(
 class PanelStore:
     """The door to the history of one source: raw revisions in, judged panels out.
 
-    workdir : the factory's working folder (raw data in data/raw).
+    workdir : the factory's working folder (raw data in data/raw, the vendor's steps as first learned in data/events).
     source_name : which source's record to read.
     """
 
@@ -168,15 +170,36 @@ class PanelStore:
         Raises `BadDataError` when nothing is stored or no symbol is fit for use.
         """
         history = RawStore(self.workdir / "data" / "raw").read(self.source_name, as_of, known_at)
-        return build_panel(history, as_of)
+        return build_panel(history, as_of, self._ledger.read(known_at))
+
+    def record_events(self, known_at: datetime) -> LedgerReport:
+        """Remember the vendor's steps in all that was merged by `known_at` (aware); the same again writes nothing.
+
+        Once recorded, they are served as they are, however a later vintage rounds them. Raises `BadDataError` when
+        nothing is stored, and what `EventLedger.record` raises.
+        """
+        history = RawStore(self.workdir / "data" / "raw").read(self.source_name, date.max, known_at)
+        learned = self._ledger.read()
+        bars, _ = check_bars(history.bars if learned is None else learned.placed(history.bars))
+        return self._ledger.record(bars, known_at)
+
+    @property
+    def _ledger(self) -> EventLedger:
+        return EventLedger(self.workdir / "data" / "events", self.source_name)
 
 
-def build_panel(history: RawHistory, as_of: date) -> Panel:
+def build_panel(history: RawHistory, as_of: date, learned: LearnedSteps | None = None) -> Panel:
     """Return the panel of `history` as of a day: judged, chained forward, placed on the market axis.
+
+    learned : the vendor's steps that were known before this vintage; None: all are read from it.
 
     Raises `BadDataError` when no session or no symbol is left, with the court's most frequent reason.
     """
-    examined = examine(history, as_of, _expected_sessions(history, as_of))
+    expected = _expected_sessions(history, as_of)
+    if learned is not None:
+        cut = history.until(as_of)
+        history = RawHistory(learned.placed(cut.bars), cut.index, cut.listings)
+    examined = examine(history, as_of, expected)
     symbols = examined.report.accepted
     sessions = examined.sessions
     if not symbols or sessions.is_empty():

@@ -49,6 +49,13 @@ class UnitRun:
         return np.asarray([place[symbol] for symbol in self.unit.universe if symbol in place], dtype=np.int64)
 
     @property
+    def primary_S(self) -> np.ndarray:
+        """The universe as marks on the data's symbol axis."""
+        marks_S = np.zeros(len(self.data.symbols), dtype=bool)
+        marks_S[self.universe_U] = True
+        return marks_S
+
+    @property
     def min_labels(self) -> int:
         """Labels a session needs to be judged; fewer than in training only when the whole universe is smaller."""
         return min(self.recipe.training.min_labels_per_session, max(2, len(self.universe_U)))
@@ -73,7 +80,7 @@ class UnitRun:
 def fit_backbone(
     run: UnitRun, prepared: Prepared, sessions: range, seed: int, epochs: int, valid: range | None
 ) -> tuple[Stockformer, StageState]:
-    """Fit the pooled network on `sessions`; with `valid`, stop early on the universe's rank IC there and keep the best."""
+    """Fit the pooled network on `sessions`; with `valid`, stop early on the universe's rank IC there."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = Stockformer(run.recipe.model)
@@ -92,6 +99,7 @@ def fit_backbone(
         loss=lambda batch, step: run.network_loss(network, step, batch, bank, None),
         sessions=sessions,
         symbols=None,
+        primary_S=run.primary_S,
         seed=seed,
         epochs=epochs,
         schedule_epochs=run.recipe.training.max_epochs,
@@ -132,6 +140,7 @@ def fit_deltas(
         loss=loss,
         sessions=sessions,
         symbols=universe_U,
+        primary_S=run.primary_S,
         seed=seed + _DELTA_SEED_SHIFT,
         epochs=training.delta_epochs,
         schedule_epochs=training.delta_epochs,

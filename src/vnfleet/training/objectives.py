@@ -19,11 +19,15 @@ _EPSILON = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Targets of one batch: rank target_SO with labelled_SO, and path_SOH in label units (NaN where unknown)."""
+    """Targets of one batch.
+
+    Rank target_SO with labelled_SO, path_SOH in label units (NaN where unknown), primary_S marking the universe.
+    """
 
     target_SO: Tensor
     labelled_SO: Tensor
     path_SOH: Tensor
+    primary_S: Tensor
 
 
 def session_correlation(score_SO: Tensor, target_SO: Tensor, weight_SO: Tensor) -> Tensor:
@@ -36,20 +40,27 @@ def session_correlation(score_SO: Tensor, target_SO: Tensor, weight_SO: Tensor) 
     return covariance_O / (score.square().sum(0) * target.square().sum(0) + _EPSILON).sqrt()
 
 
+def _rank_loss(score_SO: Tensor, target_SO: Tensor, counted_SO: Tensor, config: TrainingConfig) -> Tensor:
+    enough_O = counted_SO.sum(0) >= config.min_labels_per_session
+    if not bool(enough_O.any()):
+        return score_SO.sum() * 0.0
+    weight_SO = (counted_SO & enough_O).float()
+    squared = ((score_SO - target_SO).square() * weight_SO).sum() / weight_SO.sum()
+    return config.mse_weight * squared - session_correlation(score_SO, target_SO, weight_SO)[enough_O].mean()
+
+
 def loss_of(forecast: Forecast, labels: Labels, config: TrainingConfig) -> Tensor:
     """Return the training loss of one batch.
 
-    loss = -mean IC + mse_weight MSE(score, rank) + path_weight Huber(path) + volatility_weight Gaussian NLL, where the
-    NLL sees the path forecast as a constant. Sessions under `min_labels_per_session` labels have no rank part.
+    loss = rank part + path_weight Huber(path) + volatility_weight Gaussian NLL, where the NLL sees the path forecast as
+    a constant. The rank part, -mean IC + mse_weight MSE(score, rank), is taken over all symbols and over the primary
+    ones and mixed by `primary_share`; sessions under `min_labels_per_session` labels have none.
     """
-    enough_O = labels.labelled_SO.sum(0) >= config.min_labels_per_session
-    weight_SO = (labels.labelled_SO & enough_O).float()
     total = forecast.score_SO.sum() * 0.0
-    if bool(enough_O.any()):
-        correlation_O = session_correlation(forecast.score_SO, labels.target_SO, weight_SO)
-        squared = (forecast.score_SO - labels.target_SO).square()
-        total = total - correlation_O[enough_O].mean()
-        total = total + config.mse_weight * (squared * weight_SO).sum() / weight_SO.sum()
+    primary_SO = labels.labelled_SO & labels.primary_S.unsqueeze(-1)
+    for share, counted_SO in ((1.0 - config.primary_share, labels.labelled_SO), (config.primary_share, primary_SO)):
+        if share > 0.0:
+            total = total + share * _rank_loss(forecast.score_SO, labels.target_SO, counted_SO, config)
     known_SOH = torch.isfinite(labels.path_SOH) & labels.labelled_SO.unsqueeze(-1)
     if bool(known_SOH.any()):
         actual, expected = labels.path_SOH[known_SOH], forecast.path_SOH[known_SOH]

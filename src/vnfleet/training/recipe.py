@@ -29,6 +29,7 @@ class TrainingConfig:
     clip_norm : gradient norm limit.
     chunk_sessions : decision sessions of one batch; all symbols of a session are always together.
     min_labels_per_session : sessions with fewer labelled symbols have no cross-sectional loss.
+    primary_share : share of the rank loss that is taken over the primary symbols only; the rest is over all symbols.
     mse_weight, path_weight, volatility_weight : weights beside the rank-IC loss of weight 1.
     delta_penalties : lambdas tried for `adapted`; "infinity" (102 equal models) is always in the race.
     delta_epochs, delta_learning_rate : the fit of per-symbol deltas on the frozen backbone.
@@ -38,17 +39,18 @@ class TrainingConfig:
     """
 
     num_seeds: int = 3
-    max_epochs: int = 12
+    max_epochs: int = 8
     patience_epochs: int = 4
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warmup_frac: float = 0.3
     clip_norm: float = 1.0
-    chunk_sessions: int = 64
+    chunk_sessions: int = 32
     min_labels_per_session: int = 30
+    primary_share: float = 0.5
     mse_weight: float = 0.1
-    path_weight: float = 0.1
-    volatility_weight: float = 0.05
+    path_weight: float = 0.02
+    volatility_weight: float = 0.02
     delta_penalties: tuple[float, ...] = (1.0, 0.1)
     delta_epochs: int = 3
     delta_learning_rate: float = 2e-3
@@ -63,6 +65,8 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
         if self.min_labels_per_session < 20:
             raise ValueError("a cross-sectional loss on fewer than 20 symbols is noise: min_labels_per_session >= 20")
+        if not 0.0 <= self.primary_share <= 1.0:
+            raise ValueError(f"primary_share must lie in [0, 1], found {self.primary_share}")
         if self.learning_rate <= 0 or self.delta_learning_rate <= 0:
             raise ValueError("learning rates must be positive")
         if any(penalty <= 0 for penalty in self.delta_penalties):

@@ -56,8 +56,13 @@ def epoch_chunks(sessions: range, chunk_sessions: int, seed: int, epoch: int) ->
     return [chunks[place] for place in generator.permutation(len(chunks))]
 
 
-def make_batch(data: Prepared, chunk: range, context_sessions: int, symbols: np.ndarray | None) -> Batch | None:
-    """Return the batch of one run of sessions over the labelled symbols (of `symbols` if given), or None if empty."""
+def make_batch(
+    data: Prepared, chunk: range, context_sessions: int, symbols: np.ndarray | None, primary_S: np.ndarray
+) -> Batch | None:
+    """Return the batch of one run of sessions over the labelled symbols (of `symbols` if given), or None if empty.
+
+    `primary_S` marks the universe on the data's symbol axis.
+    """
     active_S: np.ndarray = np.any(data.labelled_ST[:, chunk.start : chunk.stop], axis=1)
     index_S = np.flatnonzero(active_S)
     if symbols is not None:
@@ -70,6 +75,7 @@ def make_batch(data: Prepared, chunk: range, context_sessions: int, symbols: np.
         torch.from_numpy(data.target_ST[index_S, own]),
         torch.from_numpy(data.labelled_ST[index_S, own]),
         torch.from_numpy(np.ascontiguousarray(data.path_HST[:, index_S, own].transpose(1, 2, 0))),
+        torch.from_numpy(primary_S[index_S]),
     )
     return Batch(
         torch.from_numpy(index_S),
@@ -101,6 +107,7 @@ class Stage:
     loss : loss of one batch at one step, with gradients.
     sessions : decision sessions to learn from; chunks get `context_sessions` before their first one.
     symbols : restrict batches to these symbol indices; None means all.
+    primary_S : marks the universe on the data's symbol axis.
     schedule_epochs : length of the learning-rate cycle; `epochs` <= `schedule_epochs` of it are run.
     judge : metric after each epoch, higher is better; None means no early stopping.
     """
@@ -110,6 +117,7 @@ class Stage:
     loss: Callable[[Batch, int], Tensor]
     sessions: range
     symbols: np.ndarray | None
+    primary_S: np.ndarray
     seed: int
     epochs: int
     schedule_epochs: int
@@ -185,7 +193,7 @@ def _step(
     optimiser: torch.optim.Optimizer,
     config: TrainingConfig,
 ) -> float:
-    batch = make_batch(data, chunk, context_sessions, stage.symbols)
+    batch = make_batch(data, chunk, context_sessions, stage.symbols, stage.primary_S)
     if batch is None:
         return 0.0
     optimiser.zero_grad(set_to_none=True)

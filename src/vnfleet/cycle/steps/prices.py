@@ -17,7 +17,7 @@ from vnfleet.core.ids import sha256_of_file, short_id
 from vnfleet.cycle.config import CycleConfig
 from vnfleet.cycle.context import WeekContext, is_sealed, source_of
 from vnfleet.cycle.runner import Runner, StepOutcome, StepResult, StepSpec
-from vnfleet.data.panel import Panel
+from vnfleet.data.panel import Panel, PanelStore
 from vnfleet.data.sources.base import RawHistory
 from vnfleet.data.store import RawStore
 from vnfleet.features.cube import CUBE_KIND
@@ -35,11 +35,13 @@ def collect(runner: Runner, week: WeekContext) -> StepOutcome:
     def work(_: Path) -> StepResult:
         history = source.fetch(None, week.as_of)
         newest = _newest_session(history, week)
-        merged = RawStore(week.folders.raw).merge(source.name, history, week.clock.now())
+        known_at = week.clock.now()
+        merged = RawStore(week.folders.raw).merge(source.name, history, known_at)
+        events = PanelStore(week.folders.workdir, source.name).record_events(known_at)
         num_symbols = history.bars.get_column("symbol").n_unique()
         return StepResult(
             summary=f"{num_symbols} symbols, {history.bars.height:,} rows to {newest}; "
-            f"{merged.new_rows:,} new, {merged.changed_rows:,} changed",
+            f"{merged.new_rows:,} new, {merged.changed_rows:,} changed{events.corrections}",
             facts={**inputs, "newest_session": newest, "num_symbols": num_symbols, "num_rows": history.bars.height},
         )
 
