@@ -7,6 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 STAMP := $(VENV)/.installed
 SOURCES := src tests
 # one thread per test process: two processes on two cores are faster than four threads fighting for them
@@ -33,9 +34,10 @@ $(STAMP): requirements.lock pyproject.toml
 	      echo "python venv is missing: install the package python3-venv, then run make again" >&2; exit 1; \
 	    fi; }; \
 	fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@echo "installing requirements.lock into $(VENV) (one to five minutes, only when it changed)"
+	@$(PIP) "$$(grep '^torch==' requirements.lock)"
+	@$(PIP) -r requirements.lock
+	@$(PIP) --no-deps -e .
 	@touch $(STAMP)
 
 demo: $(STAMP) ## the whole week on a simulated market: trained, judged, deployed, reported, in three minutes

@@ -110,8 +110,9 @@ def test_steps_are_read_in_running_order_and_unfinished_ones_left_out(tmp_path: 
     assert [outcome.name for outcome in read_steps(tmp_path)] == ["collect", "train"]
 
 
-def test_the_newest_cycle_is_found_by_its_week(tmp_path: Path) -> None:
+def test_the_newest_week_is_the_newest_that_finished_a_step(tmp_path: Path) -> None:
     assert latest_cycle(tmp_path / "absent") is None
     for name in ("2024-W52", "2025-W01", "notes"):
-        (tmp_path / name).mkdir()
+        runner(tmp_path / name).step(spec("collect"), Work())
+    (tmp_path / "2026-W47").mkdir()
     assert latest_cycle(tmp_path) == tmp_path / "2025-W01"

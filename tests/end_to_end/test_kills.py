@@ -96,7 +96,7 @@ def test_when_the_deploy_is_killed_the_set_is_the_old_one_or_the_new_one(
     }
 
 
-def test_while_one_week_runs_a_second_is_told_to_wait(new_factory: Factory) -> None:
+def test_while_one_week_runs_a_second_is_told_to_wait_and_ctrl_c_ends_in_one_line(new_factory: Factory) -> None:
     process = new_factory.start()
     try:
         wait_for((new_factory.workdir / "logs" / "cycles" / "2023-W10" / "collect").is_dir, process)
@@ -104,6 +104,10 @@ def test_while_one_week_runs_a_second_is_told_to_wait(new_factory: Factory) -> N
         out, err = second.communicate(timeout=60)
         assert second.returncode == 5, err
         assert "at work here" in json.loads(out)["error"]
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "run the same command again" in said[1]
     finally:
         process.kill()
         process.communicate()

@@ -160,3 +160,10 @@ def test_a_shape_that_cannot_be_built_is_refused() -> None:
         StockformerConfig(d_model=10, num_heads=4)
     with pytest.raises(ValueError, match="must have 13 sessions"):
         network_of(SMALL)(torch.zeros(1, 12, 6), torch.ones(1, 12, dtype=torch.bool), 1)
+
+
+def test_centred_deltas_sum_to_zero_over_symbols() -> None:
+    deltas = Deltas(*(torch.randn_like(tensor) for tensor in Deltas.zeros(7, SMALL).tensors().values()))
+    for tensor in deltas.centred().tensors().values():
+        torch.testing.assert_close(tensor.sum(0), torch.zeros_like(tensor[0]), atol=1e-5, rtol=0.0)
+    assert float(deltas.centred().squared_norm_S().sum()) < float(deltas.squared_norm_S().sum())

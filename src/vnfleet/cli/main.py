@@ -43,15 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     terminal = Terminal(as_json="--json" in words)
     try:
         code = app(join_symbols(words), prog_name="vnfleet", obj=terminal, standalone_mode=False)
-        return int(code or 0)
+        return _interrupted(terminal) if code == INTERRUPTED else int(code or 0)  # typer turns Ctrl-C into a code
     except VnfleetError as error:
         return _report(terminal, error.exit_code, str(error))
     except TyperException as error:
         return _report(terminal, ExitCode.USAGE, f"{error.format_message()}\n  next: vnfleet --help")
     except (KeyboardInterrupt, typer.Abort):
-        return _report(terminal, INTERRUPTED, "stopped; run the same command again and it continues where it was")
+        return _interrupted(terminal)
     except Exception as error:  # noqa: BLE001 - the last line of defence: nothing may end in a traceback
         return _unexpected(terminal, error)
+
+
+def _interrupted(terminal: Terminal) -> int:
+    return _report(terminal, INTERRUPTED, "stopped; run the same command again and it continues where it was")
 
 
 def _unexpected(terminal: Terminal, error: Exception) -> int:

@@ -101,15 +101,19 @@ def watching(terminal: Terminal) -> Iterator[TerminalObserver]:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column  # noqa: PLC0415
 
+    doing = TextColumn("{task.fields[doing]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=16),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(compact=True),
+        doing,
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bars:
         yield TerminalObserver(terminal, bars)
 
 
@@ -127,7 +131,7 @@ class TerminalObserver:
         """Open a bar."""
         self._started = self._last_line = time.monotonic()
         if self.bars is not None:
-            self._task = self.bars.add_task(name, total=None)
+            self._task = self.bars.add_task(name, total=None, doing="")
 
     def step_finished(self, outcome: StepOutcome) -> None:
         """Close the bar and leave one line."""
@@ -143,7 +147,7 @@ class TerminalObserver:
     def progress(self, step: str, done: float, total: float, doing: str) -> None:
         """Move the bar, or write a line now and then."""
         if self.bars is not None and self._task is not None:
-            self.bars.update(self._task, completed=done, total=total, description=f"{step}: {doing}")
+            self.bars.update(self._task, completed=done, total=total, doing=doing)
             return
         now = time.monotonic()
         if now - self._last_line >= _SECONDS_BETWEEN_LINES:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from vnfleet.core.atomic import TMP_MARK
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.ids import short_id, source_sha256
-from vnfleet.core.sealed import Manifest, read_manifest, sealing, verify
+from vnfleet.core.sealed import MANIFEST_NAME, Manifest, read_manifest, sealing, verify
 from vnfleet.cycle.measure import peak_memory_mib, reset_peak_memory
 
 STEP_KIND = "step"
@@ -192,9 +192,9 @@ def read_steps(cycle_folder: Path) -> tuple[StepOutcome, ...]:
 
 
 def latest_cycle(cycles: Path) -> Path | None:
-    """Return the newest cycle's folder under ``logs/cycles``, or None before the first."""
-    folders = sorted(path for path in cycles.glob("[0-9]*-W[0-9]*") if path.is_dir()) if cycles.is_dir() else []
-    return folders[-1] if folders else None
+    """Return the folder of the newest week under ``logs/cycles`` that finished a step, or None before the first."""
+    weeks = sorted(path for path in cycles.glob("[0-9]*-W[0-9]*") if any(path.glob(f"*/{MANIFEST_NAME}")))
+    return weeks[-1] if weeks else None
 
 
 def _read(folder: Path) -> StepOutcome | None:

@@ -135,6 +135,10 @@ class Deltas:
         """Return the deltas of the symbols at `index_S`."""
         return Deltas(*(tensor[index_S] for tensor in self.tensors().values()))
 
+    def centred(self) -> Deltas:
+        """Return the deltas less their mean over symbols: what is common to all belongs to the backbone."""
+        return Deltas(*(tensor - tensor.mean(0) for tensor in self.tensors().values()))
+
     def squared_norm_S(self) -> Tensor:
         """Return |delta_s|^2 per symbol."""
         return torch.stack([tensor.flatten(1).square().sum(1) for tensor in self.tensors().values()]).sum(0)

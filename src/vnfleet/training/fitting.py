@@ -117,7 +117,10 @@ def fit_backbone(
 def fit_deltas(
     run: UnitRun, prepared: Prepared, network: Stockformer, sessions: range, seed: int, penalty: float
 ) -> Deltas:
-    """Fit per-symbol deltas of the universe on the frozen backbone under penalty x mean |delta_s|^2."""
+    """Fit per-symbol deltas of the universe on the frozen backbone under penalty x mean |delta_s|^2.
+
+    They sum to zero over the universe, so that they cannot retrain what all symbols share.
+    """
     training = run.recipe.training
     universe_U = run.universe_U
     place_S = torch.full((len(run.data.symbols),), -1, dtype=torch.int64)
@@ -131,7 +134,7 @@ def fit_deltas(
     bank = DropoutBank(seed + _DELTA_SEED_SHIFT, run.recipe.model.dropout)
 
     def loss(batch: Batch, step: int) -> Tensor:
-        own = deltas.select(place_S[batch.symbol_S])
+        own = deltas.centred().select(place_S[batch.symbol_S])
         return run.network_loss(network, step, batch, bank, own) + penalty * own.squared_norm_S().mean()
 
     stage = Stage(
@@ -148,7 +151,7 @@ def fit_deltas(
         judge=None,
     )
     fit_stage(stage, prepared, run.context_sessions, training, run.checkpoints(stage.name), run.progress)
-    return Deltas.from_tensors({name: tensor.detach() for name, tensor in parameters.items()})
+    return Deltas.from_tensors({name: tensor.detach() for name, tensor in deltas.centred().tensors().items()})
 
 
 def run_select(run: UnitRun, scratch: Path) -> dict[str, str]:

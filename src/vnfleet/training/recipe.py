@@ -51,9 +51,9 @@ class TrainingConfig:
     mse_weight: float = 0.1
     path_weight: float = 0.02
     volatility_weight: float = 0.02
-    delta_penalties: tuple[float, ...] = (1.0, 0.1)
-    delta_epochs: int = 3
-    delta_learning_rate: float = 2e-3
+    delta_penalties: tuple[float, ...] = (100.0, 10.0)
+    delta_epochs: int = 1
+    delta_learning_rate: float = 5e-4
     valid_sessions: int = 250
     num_threads: int = 0
     precision: str = "auto"
