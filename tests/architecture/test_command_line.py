@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -45,12 +44,3 @@ def test_help_answers_without_loading_torch_or_polars() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_help_is_quick() -> None:
-    best = 60.0
-    for _ in range(3):
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "vnfleet.cli", "--help"], capture_output=True, check=True)
-        best = min(best, time.perf_counter() - started)
-    assert best < 2.0  # 0.3 s on an idle machine; the bound leaves room for a busy one

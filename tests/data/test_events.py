@@ -18,11 +18,12 @@ from polars.testing import assert_frame_equal
 from vnfleet.core.errors import BadDataError, BusyError
 from vnfleet.core.lock import holding
 from vnfleet.data.adjustment import chain_factors
-from vnfleet.data.events import EventLedger, LearnedSteps
+from vnfleet.data.events import EventLedger
 from vnfleet.data.panel import Panel, PanelStore
 from vnfleet.data.sources.base import RAW_SCHEMA, RawHistory
 from vnfleet.data.sources.files import FilesSource
 from vnfleet.data.sources.simulated import SimulatedMarket, SimulatedSource
+from vnfleet.data.steps import LearnedSteps
 from vnfleet.data.store import RawStore
 from vnfleet.market.calendar import trading_sessions
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -142,3 +144,22 @@ def test_a_worker_in_another_process_trains_the_same_weights(
     assert "4 of 4 from the remote" in steps["train"]["summary"], (steps["train"], said)
     assert steps["train"]["facts"]["weights_sha256"] == weights(finished[1])
     assert json.loads(out)["as_of"] == new_factory.first_week.isoformat()
+
+
+@pytest.mark.prove
+def test_when_the_week_is_killed_at_random_moments_it_ends_as_if_it_never_was(
+    finished: tuple[Factory, Week], new_factory: Factory
+) -> None:
+    moments = random.Random(20260101)
+    for _ in range(30):
+        process = new_factory.start()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=moments.uniform(0.5, 12.0))
+        process.kill()
+        process.communicate()
+        whole = [release.release_id for release in list_releases(new_factory.workdir / "models_prod", verified=True)]
+        now = current_release(new_factory.workdir / "models_prod")
+        assert now is None or now.release_id in whole
+    week = new_factory.run()
+    assert weights(week) == weights(finished[1])
+    assert week.current_release_id == finished[1].current_release_id

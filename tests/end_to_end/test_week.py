@@ -156,5 +156,31 @@ def test_the_command_line_prints_one_json_document(factory: Factory, capsys: pyt
     for command in ("status", "releases", "doctor"):
         assert main([command, "--json", "--workdir", str(factory.workdir)]) == 0
         assert json.loads(capsys.readouterr().out)["ok"] is True
-    assert main(factory.arguments("predict", "--json")) == 0
+    assert main(["predict", "--json", "--workdir", str(factory.workdir)]) == 0
     assert len(json.loads(capsys.readouterr().out)["predictions"]) == factory.models
+
+
+def test_predict_serves_a_file_from_the_newest_collected_prices(
+    factory: Factory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", "--workdir", str(factory.workdir), "--output", str(tmp_path / "monday.csv")]) == 0
+    said = capsys.readouterr().out
+    assert "2023-03-10" in said
+    assert "days old" in said
+    table = pl.read_csv(tmp_path / "monday.csv", try_parse_dates=True)
+    assert table.height == factory.models
+    assert table.get_column("session").unique().to_list() == [factory.first_week]
+
+
+def test_another_recipe_must_beat_the_one_that_serves(factory: Factory) -> None:
+    first = current_release(factory.workdir / "models_prod")
+    training = dataclasses.replace(factory.config.training, learning_rate=1e-3)
+    changed = dataclasses.replace(factory.config, training=training)
+    week = factory.run(config=changed)
+    assert week.decision is not None
+    assert week.decision.kind == "recipe"
+    assert first is not None
+    assert week.decision.champion_id == f"champion-{first.release_id}"
+    step = next(step for step in week.steps if step.name == "backtest")
+    assert "champion" in pl.read_parquet(step.folder / "equity.parquet").get_column("series").unique().to_list()
+    assert all(step.reused for step in factory.run(config=changed).steps)

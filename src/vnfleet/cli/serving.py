@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +10,11 @@ import typer
 
 from vnfleet.cli import options as o
 from vnfleet.cli.terminal import Terminal, terminal_of, watching
-from vnfleet.core.clock import SystemClock, utc_text
+from vnfleet.core.clock import ICT, SystemClock, utc_text
 from vnfleet.core.errors import UsageError
 
 MODELS_PROD = "models_prod"
+FRESH_DAYS = 7
 ReleaseId = Annotated[str | None, typer.Argument(help="Release to make current (default: the newest that verifies).")]
 Output = Annotated[
     Path | None, typer.Option("--output", help="Also write the forecasts to this .csv or .parquet file.")
@@ -102,8 +103,6 @@ def predict(
     context: typer.Context,
     as_of: o.AsOf = None,
     output: Output = None,
-    source: o.SourceKind = None,
-    config: o.Config = None,
     workdir: o.Workdir = o.WORKDIR,
     as_json: o.Json = False,
 ) -> int:
@@ -113,16 +112,15 @@ def predict(
     if output is not None and output.suffix not in {".csv", ".parquet"}:
         raise UsageError("--output is of an unknown kind", expected=".csv or .parquet", found=output)
     from vnfleet.cycle.weekly import forecast_now  # noqa: PLC0415
-    from vnfleet.settings import find_settings, load_settings  # noqa: PLC0415
 
-    overrides = {"source": {"kind": source}} if source is not None else {}
-    settings = load_settings(file=find_settings(config, workdir), environ=os.environ, overrides=overrides)
     with watching(terminal) as observer:
-        forecast = forecast_now(settings, workdir=workdir, as_of=day, observer=observer)
+        forecast = forecast_now(workdir, as_of=day, observer=observer)
     if output is not None:
         forecast.write(output)
     terminal.forecasts(forecast.session, forecast.frame)
-    terminal.say(f"Served by release {forecast.release_id}")
+    age = (datetime.now(UTC).astimezone(ICT).date() - forecast.session).days
+    late = f"; these prices are {age} days old" if age > FRESH_DAYS else ""
+    terminal.say(f"Served by release {forecast.release_id}{late}")
     terminal.document(
         {
             "ok": True,

@@ -52,10 +52,18 @@ def demo(context: typer.Context, workdir: o.Workdir = _DEMO_WORKDIR, as_json: o.
     terminal = terminal_of(context, workdir, as_json=as_json)
     from vnfleet.cycle.demo import DEMO_AS_OF, demo_config  # noqa: PLC0415 - torch loads only when needed
     from vnfleet.cycle.weekly import run_cycle  # noqa: PLC0415
+    from vnfleet.settings import write_resolved  # noqa: PLC0415
 
+    config = demo_config()
     terminal.say("A simulated market with a planted signal, then the real week on it. Nothing here is a real company.")
     with watching(terminal) as observer:
-        week = run_cycle(demo_config(), workdir=workdir, as_of=DEMO_AS_OF, observer=observer)
+        week = run_cycle(
+            config,
+            workdir=workdir,
+            as_of=DEMO_AS_OF,
+            observer=observer,
+            once_locked=lambda: write_resolved(config, workdir / "configs"),
+        )
     return _shown(terminal, week)
 
 

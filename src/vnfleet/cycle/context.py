@@ -77,7 +77,7 @@ class WeekContext:
     def panel(self) -> Panel:
         """Return the judged prices up to `as_of`."""
         if self._panel is None:
-            self._panel = PanelStore(self.folders.workdir, source_of(self.config).name).serve(self.as_of)
+            self._panel = PanelStore(self.folders.workdir, self.config.source.kind).serve(self.as_of)
         return self._panel
 
     def cube(self) -> FeatureCube:

@@ -16,7 +16,7 @@ def demo_config() -> CycleConfig:
     """Return the demo's settings: 80 symbols, 60 models, six years, two judged years, an ensemble of two."""
     return CycleConfig(
         source=SourceConfig(kind="simulated"),
-        simulated=SimulatedMarket(num_symbols=80, start=date(2018, 1, 2), signal_rank_ic=0.20),
+        simulated=SimulatedMarket(num_symbols=80, start=date(2018, 1, 2), signal_rank_ic=0.25),
         universe=UniverseConfig(models=60),
         folds=FoldsConfig(years=(2022, 2023), min_train_sessions=400),
         model=StockformerConfig(d_model=64, num_heads=4, num_layers=2, d_ff=128, band_sessions=30),

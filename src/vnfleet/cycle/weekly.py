@@ -18,10 +18,10 @@ from pydantic import JsonValue
 
 from vnfleet.core.atomic import write_file
 from vnfleet.core.clock import ICT, Clock, SystemClock, cycle_id_of
-from vnfleet.core.errors import UsageError
-from vnfleet.cycle.config import CycleConfig
+from vnfleet.core.errors import BadDataError, UsageError
+from vnfleet.cycle.config import CycleConfig, SourceConfig
 from vnfleet.cycle.context import WeekContext
-from vnfleet.cycle.runner import STEPS, Observer, Runner, SilentObserver, StepOutcome
+from vnfleet.cycle.runner import STEPS, Observer, Runner, SilentObserver, StepOutcome, latest_cycle, read_steps
 from vnfleet.cycle.status import step_json
 from vnfleet.cycle.steps.champion import champion_of
 from vnfleet.cycle.steps.fitting import train
@@ -162,30 +162,35 @@ class Forecast:
 
 
 def forecast_now(
-    config: CycleConfig,
-    *,
-    workdir: Path,
-    as_of: date | None = None,
-    observer: Observer | None = None,
-    clock: Clock | None = None,
+    workdir: Path, *, as_of: date | None = None, observer: Observer | None = None, clock: Clock | None = None
 ) -> Forecast:
-    """Forecast the newest collected session up to `as_of` with what serves; nothing is fetched or trained.
+    """Forecast the newest collected session (up to `as_of`) with what serves; nothing is fetched or trained.
 
     Raises `UsageError` when nothing serves, `BadDataError` when nothing was collected or too few symbols have data.
     """
-    clock = clock or SystemClock()
     folders = Folders(workdir)
     now = current_release(folders.models_prod)
     if now is None:
         raise UsageError("no release is live", where=folders.models_prod, fix="vnfleet cycle")
-    week = WeekContext(
-        config=config,
-        folders=folders,
-        as_of=as_of or last_close(clock.now()),
-        clock=clock,
-        observer=observer or SilentObserver(),
-    )
+    collected = newest_collected(folders.cycles)
+    source = collected.text("source")
     with locked(workdir, "predicting"):
+        week = WeekContext(
+            config=CycleConfig(source=SourceConfig(kind="simulated" if source == "simulated" else "files")),
+            folders=folders,
+            as_of=as_of or date.fromisoformat(collected.text("newest_session")),
+            clock=clock or SystemClock(),
+            observer=observer or SilentObserver(),
+        )
         session = week.panel().sessions[-1]
         frame = forecast_release(folders.models_prod, week.panel(), week.cube(), session, release_id=now.release_id)
     return Forecast(release_id=now.release_id, session=session, frame=frame)
+
+
+def newest_collected(cycles: Path) -> StepOutcome:
+    """Return the collect step of the newest week; raises `BadDataError` when nothing was collected yet."""
+    week = latest_cycle(cycles)
+    for step in () if week is None else read_steps(week):
+        if step.name == "collect":
+            return step
+    raise BadDataError("no prices were collected yet", where=cycles, fix="vnfleet collect")

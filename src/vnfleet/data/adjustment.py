@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from vnfleet.data.events import LearnedSteps, vendor_steps, without_memory
+from vnfleet.data.steps import LearnedSteps, vendor_steps, without_memory
 from vnfleet.market.calendar import closed_weekdays
 from vnfleet.market.rules import KNOWN_FROM, KNOWN_TO, SUSPENSION_SESSIONS, Exchange, band_frac, wide_band_frac
 

@@ -7,7 +7,6 @@ past can be read as it was known. The index lives in the folder "VNINDEX", the l
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,15 +15,20 @@ from pathlib import Path
 
 import polars as pl
 
-from vnfleet.core.atomic import TMP_MARK, write_bytes
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.lock import holding
+from vnfleet.data.revisions import (
+    Revision,
+    append_revision,
+    read_revision,
+    remove_unfinished,
+    revisions_in,
+)
 from vnfleet.data.sources.base import INDEX_SCHEMA, INDEX_SYMBOL, LISTINGS_SCHEMA, RAW_SCHEMA, RawHistory, raw_history
 
-_REVISION = re.compile(r"rev-(\d{6})-(\d{8}T\d{6}Z)\.parquet")
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
-_STAMP = "%Y%m%dT%H%M%SZ"
+_FIX = "restore this file from a backup, or delete it and collect the symbol again"
 _LISTINGS = "_listings"
 
 
@@ -39,13 +43,6 @@ class MergeReport:
     new_rows: int
     changed_rows: int
     symbols: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Revision:
-    path: Path
-    number: int
-    known_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +63,7 @@ class RawStore:
         folder = self.root / _folder_name(source_name)
         new_rows = changed_rows = symbols = 0
         with holding(folder / ".lock", "merging prices"):
-            for stale in folder.glob(f"*/.rev-*{TMP_MARK}*"):  # left by a killed merge: never part of the record
-                stale.unlink(missing_ok=True)
+            remove_unfinished(folder, "*/.rev-*")
             for name, rows in _parts(history):
                 new, changed = _merge_part(folder / name, rows, known_at.astimezone(UTC))
                 if name != _LISTINGS:
@@ -88,7 +84,7 @@ class RawStore:
         parts: dict[str, list[pl.DataFrame]] = {"bars": [], "index": [], "listings": []}
         for name in names:
             kind = {INDEX_SYMBOL: "index", _LISTINGS: "listings"}.get(name, "bars")
-            current = _current(_revisions(folder / name, known_at), _schema_of(name))
+            current = _current(revisions_in(folder / name, known_at), _schema_of(name))
             if current is not None:
                 parts[kind].append(current)
         if not parts["bars"]:
@@ -129,7 +125,7 @@ def _merge_part(folder: Path, rows: pl.DataFrame, known_at: datetime) -> tuple[i
     schema = _schema_of(folder.name)
     key = "symbol" if folder.name == _LISTINGS else "session"
     rows = rows.select(list(schema)).unique(maintain_order=True)
-    revisions = _revisions(folder, None)
+    revisions = revisions_in(folder)
     current = _current(revisions, schema)
     if current is None:
         wanted, num_new = rows, rows.height
@@ -147,63 +143,20 @@ def _merge_part(folder: Path, rows: pl.DataFrame, known_at: datetime) -> tuple[i
         num_new = wanted.filter(~pl.col(key).is_in(current.get_column(key).implode())).height
     if wanted.is_empty():
         return 0, 0
-    known_at = known_at.replace(microsecond=0)
-    last = revisions[-1] if revisions else None
-    if last is not None and known_at < last.known_at:
-        raise BadDataError(
-            "new prices are dated before prices that are already stored",
-            expected=f"{last.known_at:{_STAMP}} or later",
-            found=f"{known_at:{_STAMP}}",
-            where=last.path,
-            fix="set the clock of this machine right",
-        )
-    number = 1 if last is None else last.number + 1
-    _write(folder / f"rev-{number:06d}-{known_at:{_STAMP}}.parquet", wanted)
+    append_revision(folder, wanted, known_at, "prices")
     return num_new, wanted.height - num_new
 
 
-def _write(path: Path, rows: pl.DataFrame) -> None:
-    buffer = io.BytesIO()
-    rows.write_parquet(buffer, compression="zstd")
-    write_bytes(path, buffer.getvalue())
-
-
-def _revisions(folder: Path, known_at: datetime | None) -> list[_Revision]:
-    """Return the revisions of a folder known by `known_at`, oldest first; unfinished files have other names."""
-    found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        match = _REVISION.fullmatch(path.name)
-        if match:
-            stamp = datetime.strptime(match[2], _STAMP).replace(tzinfo=UTC)
-            if known_at is None or stamp <= known_at:
-                found.append(_Revision(path=path, number=int(match[1]), known_at=stamp))
-    return sorted(found, key=lambda revision: revision.number)
-
-
-def _current(revisions: Sequence[_Revision], schema: dict[str, pl.DataType]) -> pl.DataFrame | None:
+def _current(revisions: Sequence[Revision], schema: dict[str, pl.DataType]) -> pl.DataFrame | None:
     """Return for every key the rows of its newest revision, or None without revisions."""
     if not revisions:
         return None
     key = "session" if "session" in schema else "symbol"
-    tables = [_read(revision.path, schema).with_columns(revision=pl.lit(revision.number)) for revision in revisions]
+    tables = [
+        read_revision(revision.path, schema, "the raw store", _FIX).with_columns(revision=pl.lit(revision.number))
+        for revision in revisions
+    ]
     if len(tables) == 1:
         return tables[0].drop("revision")
     table = pl.concat(tables)
     return table.filter(pl.col("revision") == pl.col("revision").max().over(key)).drop("revision").sort(key)
-
-
-def _read(path: Path, schema: dict[str, pl.DataType]) -> pl.DataFrame:
-    try:
-        table = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise BadDataError(
-            "a revision of the raw store cannot be read",
-            found=str(error).splitlines()[0][:200],
-            where=path,
-            fix="restore this file from a backup, or delete it and collect the symbol again",
-        ) from error
-    if table.schema != pl.Schema(schema):
-        raise BadDataError(
-            "a revision of the raw store has other columns", expected=schema, found=table.schema, where=path
-        )
-    return table

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from vnfleet.core.atomic import write_text
-from vnfleet.core.errors import BadDataError, UsageError
+from vnfleet.core.errors import BadDataError, RemoteError, UsageError
 from vnfleet.core.ids import canonical_json, sha256_of_file, short_id
 from vnfleet.cycle.context import WeekContext, is_sealed
 from vnfleet.cycle.local_engine import training_job
@@ -125,16 +125,20 @@ def _run_remotely(week: WeekContext, units: Sequence[WorkUnit], data: TrainingDa
     if not is_sealed(package, PACKAGE_KIND):
         save_training_data(package, data)
     job = training_job(week.recipe, folds, units, package)
-    back = train_remotely(
-        job,
-        package,
-        RcloneTransfer(config.remote),
-        week.folders.workdir,
-        poll_seconds=config.poll_seconds,
-        grace_seconds=config.grace_minutes * 60,
-        deadline=week.clock.now() + timedelta(minutes=config.wait_minutes),
-        progress=lambda done, total, note: week.observer.progress("train", done, total, f"remote: {note}"),
-    )
+    try:
+        back = train_remotely(
+            job,
+            package,
+            RcloneTransfer(config.remote),
+            week.folders.workdir,
+            poll_seconds=config.poll_seconds,
+            grace_seconds=config.grace_minutes * 60,
+            deadline=week.clock.now() + timedelta(minutes=config.wait_minutes),
+            progress=lambda done, total, note: week.observer.progress("train", done, total, f"remote: {note}"),
+        )
+    except RemoteError as error:
+        # A remote that refuses (expired token, unknown name) must not cost the week: everything is trained here.
+        return f"everything trained here, the remote failed: {error.what}"
     left = f", {len(back.open_units)} trained here: {back.reason}" if back.open_units else ""
     return f"{len(back.finished)} of {len(units)} from the remote{left}"
 

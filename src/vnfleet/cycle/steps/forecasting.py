@@ -102,9 +102,7 @@ def _made(week: WeekContext, fold: Fold, entrant: Forecaster) -> pl.DataFrame:
     data = week.data()
     for strategy in STRATEGIES:
         if entrant.name == strategy:
-            return forecast_fold(
-                week.recipe, fold, data, week.folders.units, strategy, fold.test, entrant.model_id
-            )
+            return forecast_fold(week.recipe, fold, data, week.folders.units, strategy, fold.test, entrant.model_id)
     name = next(known for known in BASELINE_NAMES if known == entrant.name)
     fitted = fit_baseline(name, baseline_data(data), fold, BASELINE_SEED, horizon_sessions=week.config.horizon_sessions)
     return fitted.predict(

@@ -138,9 +138,7 @@ def _recent_new(week: WeekContext, serving: str, recent: range) -> pl.DataFrame:
     """Return what the set of this week says about the newest sessions."""
     for strategy in STRATEGIES:
         if strategy == serving:
-            return forecast_fold(
-                week.recipe, week.live(), week.data(), week.folders.units, strategy, recent, "new"
-            )
+            return forecast_fold(week.recipe, week.live(), week.data(), week.folders.units, strategy, recent, "new")
     return _baseline_rows(week, live_baseline(week, baseline_named(serving))[0], recent, "new")
 
 
