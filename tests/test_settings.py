@@ -183,3 +183,13 @@ def test_settings_are_looked_for_in_the_workdir_first(tmp_path: Path, monkeypatc
     inside = written(workdir, "")
     assert find_settings(None, workdir) == inside
     assert find_settings(tmp_path / "x.toml", workdir) == tmp_path / "x.toml"
+
+
+@pytest.mark.parametrize("key", ["learning_rate = nan", "learning_rate = inf", "delta_penalties = [1.0, inf]"])
+def test_numbers_that_are_none_are_refused(key: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected: a finite number"):
+        load_settings(file=written(tmp_path, f"[training]\n{key}\n"))
+
+
+def test_a_byte_order_mark_before_the_settings_is_skipped(tmp_path: Path) -> None:
+    assert load_settings(file=written(tmp_path, "\ufeff[universe]\nmodels = 60\n")).universe.models == 60

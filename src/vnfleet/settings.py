@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import tomllib
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -172,7 +173,7 @@ def _preset(name: object, where: str) -> CycleConfig:
 def _read(file: Path) -> dict[str, object]:
     """Return the parsed file; relative paths in it stay relative to where the command runs."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # editors on Windows write a byte order mark
     except FileNotFoundError as error:
         raise UsageError("there is no such settings file", where=file, fix="check --config") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -261,10 +262,21 @@ def _section(section: Section, table: str, values: Mapping[str, object], where: 
             raise UsageError(
                 f"[{table}] {key} has an impossible value", where=where, expected=first["msg"], found=repr(value)
             ) from error
+        if not _is_finite(changes[key]):
+            raise UsageError(
+                f"[{table}] {key} has an impossible value", where=where, expected="a finite number", found=repr(value)
+            )
     try:
         return dataclasses.replace(section, **changes)  # type: ignore[type-var]
     except ValueError as error:
         raise UsageError(f"[{table}] cannot mean anything", where=where, found=str(error)) from error
+
+
+def _is_finite(value: object) -> bool:
+    """Return False for NaN and infinity, also inside a tuple: TOML and JSON can spell them, no setting means them."""
+    if isinstance(value, tuple):
+        return all(_is_finite(item) for item in value)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _unknown(noun: str, name: str, known: Sequence[str] | Mapping[str, object], where: str) -> UsageError:

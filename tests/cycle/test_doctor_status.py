@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from vnfleet.core.errors import BadDataError
 from vnfleet.cycle.doctor import examine
 from vnfleet.cycle.runner import Runner, SilentObserver, StepResult, StepSpec
 from vnfleet.cycle.status import look, remember_plan
@@ -78,3 +79,10 @@ def test_status_tells_finished_steps_and_open_units(tmp_path: Path) -> None:
     assert [step.name for step in seen.steps] == ["collect"]
     assert seen.missing_steps[:2] == ("check", "features")
     assert seen.open_units == ("bbbb",)
+
+
+def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
+    collected(tmp_path, "2024-12-30")
+    (tmp_path / "logs" / "cycles" / "2024-W52" / "plan.json").write_text("{", encoding="utf-8")
+    with pytest.raises(BadDataError, match=r"plan of a week is damaged[\s\S]*next:"):
+        look(tmp_path)

@@ -102,7 +102,7 @@ def test_mixed_units_are_refused_unless_stated(tmp_path: Path) -> None:
     with pytest.raises(BadDataError, match="unit of the prices is not clear") as refusal:
         FilesSource(path).fetch(None, AS_OF)
     assert "prices.csv" in str(refusal.value)
-    assert "state the unit" in str(refusal.value)
+    assert "in one unit" in str(refusal.value)
     assert FilesSource(path, unit="vnd").fetch(None, AS_OF).bars.height == 2
 
 
@@ -130,6 +130,47 @@ def test_an_empty_file_is_named(tmp_path: Path) -> None:
     path.touch()
     with pytest.raises(BadDataError, match=r"prices\.csv"):
         FilesSource(path).fetch(None, AS_OF)
+
+
+def test_a_file_without_rows_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "prices.csv"
+    pl.DataFrame(PLAIN).head(0).write_csv(path)
+    with pytest.raises(BadDataError, match=r"no rows[\s\S]*prices\.csv"):
+        FilesSource(path).fetch(None, AS_OF)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "prices.csv"
+    pl.DataFrame(PLAIN).with_columns(Close=pl.col("close")).write_csv(path)
+    with pytest.raises(BadDataError, match=r"a column twice\n  found: close"):
+        FilesSource(path).fetch(None, AS_OF)
+
+
+def test_a_column_of_lists_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "prices.parquet"
+    pl.DataFrame(PLAIN).with_columns(pl.concat_list("close")).write_parquet(path)
+    with pytest.raises(BadDataError, match="no plain values"):
+        FilesSource(path).fetch(None, AS_OF)
+
+
+def test_a_volume_beyond_any_share_count_is_absent(tmp_path: Path) -> None:
+    path = tmp_path / "prices.csv"
+    pl.DataFrame(PLAIN).with_columns(volume=pl.Series([1e23, 12_345_600.0])).write_csv(path)
+    assert FilesSource(path).fetch(None, AS_OF).bars.get_column("volume_shares").to_list() == [None, 12_345_600]
+
+
+def test_an_empty_date_is_told_with_the_formats_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "prices.csv"
+    pl.DataFrame(PLAIN).with_columns(date=pl.Series(["2024-06-11", None])).write_csv(path)
+    with pytest.raises(BadDataError, match=r"unreadable dates\n  expected: yyyy-mm-dd or .*\n  found: an empty cell"):
+        FilesSource(path).fetch(None, AS_OF)
+
+
+def test_listings_may_write_their_columns_with_a_capital(tmp_path: Path) -> None:
+    path, listings = tmp_path / "prices.csv", tmp_path / "listings.csv"
+    pl.DataFrame(PLAIN).write_csv(path)
+    listings.write_text("Symbol,Exchange,Sector,CategoryName\nfpt,HNX,Software,Other\n", encoding="utf-8")
+    assert FilesSource(path, listings).fetch(None, AS_OF).listings.rows() == [("FPT", "HNX", "Software")]
 
 
 def test_a_missing_path_and_an_empty_folder_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from vnfleet.core import atomic
 from vnfleet.core.clock import FixedClock
 from vnfleet.core.errors import BadDataError, BusyError, ResourceError, UsageError
 from vnfleet.core.lock import holding
-from vnfleet.releases.deploy import current_release, deploy, newest_verified_release, prune, rollback
+from vnfleet.releases.deploy import current_release, deploy, newest_verified_release, open_current, prune, rollback
 from vnfleet.releases.registry import ReleaseContents, build_release, list_releases, lock_path
 
 CLOCK = FixedClock(datetime(2026, 11, 15, 20, 0, tzinfo=UTC))
@@ -133,6 +133,24 @@ def test_a_damaged_pointer_is_reported_not_guessed(prod: Path) -> None:
         current_release(prod)
     with pytest.raises(BadDataError, match="pointer"):
         prune(prod, 1)
+    (prod / "current").unlink()
+    (prod / "current").mkdir()
+    with pytest.raises(BadDataError, match="pointer"):
+        current_release(prod)
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+def test_a_live_release_that_cannot_be_opened_tells_the_way_out(prod: Path, damage: str) -> None:
+    put_live(prod, build(prod, "v1"))
+    now = current_release(prod)
+    assert now is not None
+    folder = prod / "releases" / now.release_id
+    if damage == "changed":
+        next(folder.glob("*.pt")).write_text("v2", encoding="utf-8")
+    else:
+        folder.rename(prod / "elsewhere")
+    with pytest.raises(BadDataError, match=r"gone or damaged[\s\S]*next: vnfleet rollback; or delete"):
+        open_current(prod, now)
 
 
 def test_readers_of_synced_drives_take_the_highest_number_that_verifies(prod: Path) -> None:

@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VnfleetError as error:
         return _report(terminal, error.exit_code, str(error))
     except TyperException as error:
-        return _report(terminal, ExitCode.USAGE, f"{error.format_message()}\n  next: vnfleet --help")
+        said = error.format_message() or "no command was given"
+        return _report(terminal, ExitCode.USAGE, f"{said}\n  next: vnfleet --help")
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted(terminal)
     except Exception as error:  # noqa: BLE001 - the last line of defence: nothing may end in a traceback
@@ -63,6 +64,9 @@ def _unexpected(terminal: Terminal, error: Exception) -> int:
         return _report(terminal, ExitCode.RESOURCE, _RESOURCE.format("the disk is full", "free some space"))
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # torch raises a RuntimeError
         return _report(terminal, ExitCode.RESOURCE, _RESOURCE.format("out of memory", "close other programs"))
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
+        fix = "give your account the right to it, or pass another --workdir"
+        return _report(terminal, ExitCode.RESOURCE, f"a file may not be used: {error}\n  next: {fix}")
     log = _write_log(terminal.workdir, error)
     first = str(error).splitlines()[0] if str(error) else ""
     return _report(terminal, ExitCode.BUG, f"a bug in vnfleet: {type(error).__name__}: {first} (details: {log})")

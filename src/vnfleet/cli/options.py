@@ -77,8 +77,16 @@ def parsed_years(text: str | None) -> list[int] | None:
 
 
 def parsed_symbols(text: str | None) -> tuple[str, ...]:
-    """Return the symbols of ``A B C`` or ``A,B,C`` in capitals, without repeats; empty when not given."""
-    return tuple(dict.fromkeys(word.upper() for word in re.split(r"[,\s]+", text or "") if word))
+    """Return the symbols of ``A B C`` or ``A,B,C`` in capitals, without repeats; empty when not given.
+
+    Raises `UsageError` when the option is given and names none: an empty variable of a script must not mean all.
+    """
+    if text is None:
+        return ()
+    symbols = tuple(dict.fromkeys(word.upper() for word in re.split(r"[,\s]+", text) if word))
+    if not symbols:
+        raise UsageError("--symbols names no symbol", expected="--symbols FPT VCB HPG", found=repr(text))
+    return symbols
 
 
 def join_symbols(words: list[str]) -> list[str]:

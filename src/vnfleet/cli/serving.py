@@ -111,6 +111,8 @@ def predict(
     day = o.parsed_date(as_of)
     if output is not None and output.suffix not in {".csv", ".parquet"}:
         raise UsageError("--output is of an unknown kind", expected=".csv or .parquet", found=output)
+    if output is not None and output.is_dir():
+        raise UsageError("--output is a folder", expected="a .csv or .parquet file", found=output)
     from vnfleet.cycle.weekly import forecast_now  # noqa: PLC0415
 
     with watching(terminal) as observer:

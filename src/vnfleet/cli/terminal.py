@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from vnfleet.core.errors import UsageError
+
 if TYPE_CHECKING:
     from datetime import date
 
@@ -80,9 +82,16 @@ def _figure(value: float | None, style: str) -> str | None:
 
 
 def terminal_of(context: typer.Context, workdir: Path, *, as_json: bool) -> Terminal:
-    """Return the terminal of this run, told where the command works and how it prints."""
+    """Return the terminal of this run, told where the command works and how it prints.
+
+    Raises `UsageError` when `workdir` is, or lies below, something that is no folder.
+    """
     terminal = context.ensure_object(Terminal)
-    terminal.workdir, terminal.as_json = workdir, as_json
+    terminal.as_json = as_json
+    there = next((path for path in (workdir, *workdir.parents) if path.exists()), workdir)
+    if there.exists() and not there.is_dir():
+        raise UsageError("the workdir is not a folder", where=there, fix="pass another --workdir")
+    terminal.workdir = workdir
     return terminal
 
 

@@ -166,6 +166,11 @@ def preset_config(name: Literal["desktop", "plan"]) -> CycleConfig:
     if name == "desktop":
         return CycleConfig()
     training = TrainingConfig(
-        max_epochs=100, patience_epochs=15, learning_rate=1e-3, weight_decay=1e-5, warmup_frac=0.05
+        max_epochs=100,
+        patience_epochs=15,
+        learning_rate=1e-3,
+        weight_decay=1e-5,
+        warmup_frac=0.05,
+        chunk_sessions=4,  # every session is 60 tokens here: 32 sessions of 285 symbols would need tens of GiB
     )
     return CycleConfig(model=preset("plan"), training=training)

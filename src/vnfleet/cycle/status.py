@@ -6,9 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import JsonValue, TypeAdapter
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from vnfleet.core.atomic import write_text
+from vnfleet.core.errors import BadDataError
 from vnfleet.core.sealed import MANIFEST_NAME
 from vnfleet.cycle.runner import STEPS, StepOutcome, latest_cycle, read_steps
 from vnfleet.cycle.workdir import Folders
@@ -66,7 +67,10 @@ def remember_plan(cycle: Path, units: list[str]) -> None:
 def planned_units(cycle: Path) -> tuple[str, ...]:
     """Return the units of the week in folder `cycle`; empty before its plan is made."""
     path = cycle / PLAN_NAME
-    return tuple(_PLAN.validate_json(path.read_bytes())) if path.is_file() else ()
+    try:
+        return tuple(_PLAN.validate_json(path.read_bytes())) if path.is_file() else ()
+    except ValidationError as error:
+        raise BadDataError("the plan of a week is damaged", where=path, fix="run the week again") from error
 
 
 def step_json(step: StepOutcome) -> dict[str, JsonValue]:

@@ -57,6 +57,6 @@ def most_traded(
             expected=count,
             found=len(chosen),
             where=f"{window_sessions} sessions before {before}",
-            fix="lower the number of symbols or collect more of them",
+            fix="lower the number of symbols (--models) or collect more of them",
         )
     return tuple(sorted(chosen))

@@ -197,7 +197,7 @@ def refuse_unknown_day(day: date) -> None:
             "the market's rules are not known for this day",
             expected=f"{KNOWN_FROM} to {KNOWN_TO}",
             found=day,
-            fix="extend the dated tables of vnfleet.market with their sources",
+            fix="check --as-of; for later days get a newer vnfleet, or extend the dated tables of vnfleet.market",
         )
 
 

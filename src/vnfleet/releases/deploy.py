@@ -23,6 +23,7 @@ from vnfleet.releases.registry import (
     list_releases,
     lock_path,
     open_release,
+    releases_folder,
     sweep_leftovers,
 )
 
@@ -51,12 +52,25 @@ def current_release(models_prod: Path) -> CurrentRelease | None:
         return CurrentRelease.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValidationError as error:
+    except (ValidationError, IsADirectoryError) as error:
         raise BadDataError(
             "the pointer to the current release is damaged",
             where=path,
             found=str(error).splitlines()[0],
             fix="delete it and deploy a release again",
+        ) from error
+
+
+def open_current(models_prod: Path, now: CurrentRelease) -> Release:
+    """Return the release that is live; raises `BadDataError` with the way out when it is gone or damaged."""
+    try:
+        return open_release(models_prod, now.release_id)
+    except (UsageError, BadDataError) as error:
+        raise BadDataError(
+            "the release that serves is gone or damaged",
+            found=" ".join(str(error).split()),
+            where=releases_folder(models_prod) / now.release_id,
+            fix=f"vnfleet rollback; or delete {models_prod / CURRENT_NAME} and run vnfleet cycle",
         ) from error
 
 

@@ -16,7 +16,7 @@ from vnfleet.data.panel import Panel
 from vnfleet.features.cube import FeatureCube
 from vnfleet.model.artifact import Artifact, forecast_artifacts, read_artifact
 from vnfleet.model.baselines import load_baseline
-from vnfleet.releases.deploy import current_release
+from vnfleet.releases.deploy import current_release, open_current
 from vnfleet.releases.registry import STRATEGIES, Release, open_release
 
 LIVE_FOLD: Final = "live"
@@ -103,7 +103,7 @@ def _live(models_prod: Path, release_id: str | None) -> Release:
     now = current_release(models_prod)
     if now is None:
         raise UsageError("no release is live", where=models_prod, fix="deploy one first: `vnfleet deploy`")
-    return open_release(models_prod, now.release_id)
+    return open_current(models_prod, now)
 
 
 def _artifacts(release: Release, symbols: Sequence[str], strategy: str) -> list[Artifact]:

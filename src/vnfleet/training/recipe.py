@@ -15,6 +15,7 @@ from vnfleet.model.stockformer import StockformerConfig
 _SOURCES = ("vnfleet.features", "vnfleet.model", "vnfleet.training")
 _LIBRARIES = ("torch", "polars", "polars-talib", "lightgbm")
 SCHEMA_VERSION = 1
+MIN_CHUNK_SESSIONS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,8 @@ class TrainingConfig:
         for name in ("num_seeds", "max_epochs", "patience_epochs", "chunk_sessions", "delta_epochs", "valid_sessions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+        if self.chunk_sessions < MIN_CHUNK_SESSIONS:
+            raise ValueError(f"chunk_sessions must be at least {MIN_CHUNK_SESSIONS}, found {self.chunk_sessions}")
         if self.min_labels_per_session < 20:
             raise ValueError("a cross-sectional loss on fewer than 20 symbols is noise: min_labels_per_session >= 20")
         if not 0.0 <= self.primary_share <= 1.0:

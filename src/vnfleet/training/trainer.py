@@ -20,10 +20,9 @@ from vnfleet.core.errors import BadDataError
 from vnfleet.training.checkpoint import StageCheckpoints, StageState
 from vnfleet.training.dataset import Prepared
 from vnfleet.training.objectives import Labels
-from vnfleet.training.recipe import TrainingConfig
+from vnfleet.training.recipe import MIN_CHUNK_SESSIONS, TrainingConfig
 
 _CHECKPOINTS_PER_STAGE = 20
-_MIN_CHUNK_SESSIONS = 4
 
 
 class Progress(Protocol):
@@ -52,7 +51,7 @@ def epoch_chunks(sessions: range, chunk_sessions: int, seed: int, epoch: int) ->
     generator = np.random.default_rng([seed, epoch])
     phase = int(generator.integers(chunk_sessions))
     edges = [sessions.start, *range(sessions.start + phase + 1, sessions.stop, chunk_sessions), sessions.stop]
-    chunks = [range(a, b) for a, b in pairwise(edges) if b - a >= _MIN_CHUNK_SESSIONS]
+    chunks = [range(a, b) for a, b in pairwise(edges) if b - a >= MIN_CHUNK_SESSIONS]
     return [chunks[place] for place in generator.permutation(len(chunks))]
 
 

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.frames import as_prediction_frame
-from vnfleet.releases.deploy import current_release
+from vnfleet.releases.deploy import current_release, open_current
 from vnfleet.releases.registry import Release, list_releases, open_release
 
 WALK_FORWARD = "walk_forward"
@@ -60,7 +60,7 @@ def champion_of(models_prod: Path, set_id: str) -> Champion | None:
     now = current_release(models_prod)
     if now is None:
         return None
-    release = open_release(models_prod, now.release_id)
+    release = open_current(models_prod, now)
     if release.facts.get("set_id") == set_id:
         before = release.facts.get("champion_release_id")
         if not isinstance(before, str):

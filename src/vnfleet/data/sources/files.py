@@ -128,10 +128,16 @@ def _read_table(path: Path) -> pl.DataFrame:
 def _read_bars(path: Path) -> tuple[pl.DataFrame, bool]:
     """Return (symbol, session, prices in the file's unit, volume) and whether the file is CafeF's."""
     table = _read_table(path)
-    table = table.rename({name: name.strip().lstrip("\ufeff") for name in table.columns})
-    cafef = "Ngay" in table.columns or "GiaDongCua" in table.columns
-    if not cafef:
-        table = table.rename({name: name.lower() for name in table.columns})
+    names = [name.strip().lstrip("\ufeff") for name in table.columns]
+    cafef = "Ngay" in names or "GiaDongCua" in names
+    names = names if cafef else [name.lower() for name in names]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise BadDataError(
+            "a price file names a column twice", found=", ".join(repeated), where=path, fix="keep one of them"
+        )
+    table = table.rename(dict(zip(table.columns, names, strict=True)))
+    if nested := [name for name, kind in table.schema.items() if kind.is_nested()]:
+        raise BadDataError("a price file has a column that holds no plain values", found=nested[0], where=path)
     columns = _CAFEF if cafef else _PLAIN
     missing = [name for name in columns if name not in table.columns]
     if missing:
@@ -142,6 +148,8 @@ def _read_bars(path: Path) -> tuple[pl.DataFrame, bool]:
             where=path,
             fix="rename the columns or export the file again",
         )
+    if table.is_empty():
+        raise BadDataError("a price file has no rows", where=path, fix="export the file again, or take it away")
     symbol_column = "Symbol" if cafef else "symbol"
     if symbol_column not in table.columns:
         table = table.with_columns(pl.lit(_symbol_of(path)).alias(symbol_column))
@@ -155,8 +163,9 @@ def _read_bars(path: Path) -> tuple[pl.DataFrame, bool]:
         numbers = numbers.with_columns(adjusted_close_vnd=pl.lit(None, pl.Float64))
     sessions = _dates(table.get_column("Ngay" if cafef else "date"), ("%d/%m/%Y",) if cafef else _DATE_FORMATS, path)
     symbols = table.get_column(symbol_column).cast(pl.String).str.strip_chars().str.to_uppercase()
+    volume = pl.col("volume_shares").round().cast(pl.Int64, strict=False)
     frame = numbers.with_columns(symbols.alias("symbol"), sessions.alias("session"))
-    return frame.select("symbol", "session", *_PRICES, pl.col("volume_shares").round().cast(pl.Int64)), cafef
+    return frame.select("symbol", "session", *_PRICES, volume), cafef
 
 
 def _symbol_of(path: Path) -> str:
@@ -194,10 +203,10 @@ def _dates(column: pl.Series, formats: tuple[str, ...], path: Path) -> pl.Series
         return readings[fitting[0]]
     raise BadDataError(
         "a price file has dates that cannot be read in one way" if fitting else "a price file has unreadable dates",
-        expected=" or ".join(fitting or formats),
-        found=texts.filter(readings[formats[0]].is_null())[0] if not fitting else texts[0],
+        expected=" or ".join(fitting or formats).replace("%Y", "yyyy").replace("%m", "mm").replace("%d", "dd"),
+        found=(texts[0] if fitting else texts.filter(readings[formats[0]].is_null())[0]) or "an empty cell",
         where=f"{path}, column {column.name}",
-        fix="write the dates as YYYY-MM-DD",
+        fix="write the dates as yyyy-mm-dd",
     )
 
 
@@ -222,7 +231,7 @@ def _scale_to_vnd(stocks: pl.DataFrame, unit: Unit, path: Path) -> float:
         else f"VND (nearly all closes above {_CHEAPEST_VND:.0f}) or thousand VND (nearly all below)",
         found=f"closes from {low:g} to {high:g}",
         where=path,
-        fix="state the unit of the files in the configuration, and do not mix units in one folder",
+        fix="write all files of a folder in one unit; VND is the safer one",
     )
 
 
@@ -232,8 +241,9 @@ def _read_listings(path: Path | None) -> pl.DataFrame | None:
     if not path.is_file():
         raise BadDataError("the listings file is missing", expected="a CSV with symbol, exchange, sector", where=path)
     table = _read_table(path)
-    names = {"Symbol": "symbol", "CategoryName": "sector"}
-    table = table.rename({old: new for old, new in names.items() if old in table.columns and new not in table.columns})
+    names = {"Symbol": "symbol", "Exchange": "exchange", "Sector": "sector", "CategoryName": "sector"}
+    for old, new in names.items():
+        table = table.rename({old: new}) if old in table.columns and new not in table.columns else table
     if "symbol" not in table.columns:
         raise BadDataError("a listings file lacks columns", expected="symbol", found=table.columns, where=path)
     listings = table.select(
