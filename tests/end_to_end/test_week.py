@@ -11,8 +11,9 @@ import polars as pl
 import pytest
 
 from vnfleet.cli.main import main
+from vnfleet.core.errors import UsageError
 from vnfleet.cycle.runner import STEPS
-from vnfleet.cycle.weekly import Week
+from vnfleet.cycle.weekly import Week, forecast_now
 from vnfleet.evaluation.metrics import SUMMARY_SCHEMA
 from vnfleet.model.artifact import read_artifact
 from vnfleet.releases.deploy import current_release
@@ -104,6 +105,16 @@ def test_next_week_reuses_the_finished_year_and_refreshes_the_live_set(factory: 
     assert now.previous_release_id == first.release_id
     page = week.report.read_text(encoding="utf-8") if week.report else ""
     assert str(factory.next_week) in page
+
+
+def test_an_older_week_never_replaces_a_newer_set(factory: Factory) -> None:
+    factory.run(factory.next_week)
+    deployed = factory.deployed()
+    with pytest.raises(UsageError, match="a newer set serves"):
+        factory.run(factory.first_week)
+    with pytest.raises(UsageError, match="would know the future"):
+        forecast_now(workdir=factory.workdir, as_of=factory.first_week)
+    assert factory.deployed() == deployed
 
 
 def test_a_partial_run_writes_its_artifacts_and_never_moves_the_release(factory: Factory) -> None:

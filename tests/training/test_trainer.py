@@ -113,6 +113,17 @@ def test_a_finished_unit_is_not_trained_again(
     assert (result_folder(trained, units[1].unit_id) / "manifest.json").stat().st_mtime_ns == before
 
 
+def test_a_damaged_result_is_made_again(
+    recipe: Recipe, data: TrainingData, units: tuple[WorkUnit, ...], trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / units[0].unit_id).symlink_to(trained / units[0].unit_id)
+    damaged = result_folder(tmp_path, units[1].unit_id)
+    damaged.mkdir(parents=True)
+    (damaged / "manifest.json").write_text('{"kind": "un')
+    run_unit(units[1], recipe, data, tmp_path, silent)
+    assert weights_of(damaged) == weights_of(result_folder(trained, units[1].unit_id))
+
+
 class MachineLostError(Exception):
     """Stands for a lost machine."""
 

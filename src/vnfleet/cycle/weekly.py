@@ -34,6 +34,7 @@ from vnfleet.cycle.workdir import Folders, locked
 from vnfleet.releases.deploy import current_release
 from vnfleet.releases.gate import GateDecision
 from vnfleet.releases.predict import predict as forecast_release
+from vnfleet.releases.registry import release_day
 
 CLOSE_OF_DATA = time(15, 30)  # a session's prices are final by then
 PARTIAL = "partial-"
@@ -102,12 +103,27 @@ def run_cycle(
     with locked(workdir, f"week {cycle_id}"):
         if once_locked is not None:
             once_locked()
+        if not week.is_partial and STEPS.index(last_step) >= STEPS.index("deploy"):
+            _refuse_to_go_back(week)
         folder = week.folders.cycles / f"{PARTIAL * week.is_partial}{cycle_id}"
         runner = Runner(folder=folder, observer=week.observer)
         for step in the_week(runner, week):
             if step.name == last_step:
                 break
         return _what_it_came_to(runner, week)
+
+
+def _refuse_to_go_back(week: WeekContext) -> None:
+    """A week must not put older models in the place of newer ones."""
+    now = current_release(week.folders.models_prod)
+    if now is not None and week.as_of < release_day(now.release_id):
+        raise UsageError(
+            "a newer set serves here, an older week cannot replace it",
+            expected=f"a day from {release_day(now.release_id)} on",
+            found=f"--as-of {week.as_of}",
+            where=week.folders.models_prod,
+            fix="vnfleet rollback for the set before it; to look at the past, vnfleet backtest or another --workdir",
+        )
 
 
 def the_week(runner: Runner, week: WeekContext) -> Iterator[StepOutcome]:
@@ -183,6 +199,13 @@ def forecast_now(
             observer=observer or SilentObserver(),
         )
         session = week.panel().sessions[-1]
+        if session < release_day(now.release_id):
+            raise UsageError(
+                "the set that serves was trained on later prices: its forecast of that day would know the future",
+                expected=f"a session from {release_day(now.release_id)} on",
+                found=session,
+                fix="vnfleet backtest --as-of shows what earlier models would have said",
+            )
         frame = forecast_release(folders.models_prod, week.panel(), week.cube(), session, release_id=now.release_id)
     return Forecast(release_id=now.release_id, session=session, frame=frame)
 

@@ -101,6 +101,11 @@ def lock_path(models_prod: Path) -> Path:
     return models_prod / ".lock"
 
 
+def release_day(release_id: str) -> date:
+    """Return the last session of the data a release was made from, as its name says."""
+    return date.fromisoformat(release_id[:10])
+
+
 def build_release(models_prod: Path, as_of: date, contents: ReleaseContents) -> str:
     """Seal `contents` as a new release and return its id; the same contents of the same date are built only once.
 

@@ -20,8 +20,11 @@ from vnfleet.training.unit_result import UNIT_KIND, read_selection, result_folde
 
 
 def is_finished(units_root: Path, unit: WorkUnit) -> bool:
-    """Return whether the result of `unit` is sealed."""
-    return read_manifest(result_folder(units_root, unit.unit_id), UNIT_KIND) is not None
+    """Return whether the result of `unit` is sealed; a damaged one counts as unfinished and is made again."""
+    try:
+        return read_manifest(result_folder(units_root, unit.unit_id), UNIT_KIND) is not None
+    except BadDataError:
+        return False
 
 
 def run_unit(unit: WorkUnit, recipe: Recipe, data: TrainingData, units_root: Path, progress: Progress) -> Path:
