@@ -101,6 +101,19 @@ def test_training_finds_the_planted_signal(
     assert float(right[known].mean()) > 0.55
 
 
+def test_the_plans_window_form_trains_through_the_same_units(
+    recipe: Recipe, data: TrainingData, fold: Fold, tmp_path: Path
+) -> None:
+    model = dataclasses.replace(recipe.model, attention="window", window_sessions=10, head="mlp")
+    plan = Recipe(model, dataclasses.replace(recipe.training, num_seeds=1, max_epochs=2, chunk_sessions=8))
+    units = fold_units(plan, data, fold)
+    for unit in units:
+        run_unit(unit, plan, data, tmp_path, silent)
+    assert read_selection(tmp_path, units[0].unit_id).valid_rank_ic > 0.1
+    frame = forecast_fold(plan, fold, data, tmp_path, "adapted", fold.test, "m")
+    assert set(frame["session"]) == set(data.sessions[fold.test.start : fold.test.stop])
+
+
 def test_a_finished_unit_is_not_trained_again(
     recipe: Recipe, data: TrainingData, units: tuple[WorkUnit, ...], trained: Path
 ) -> None:
