@@ -161,7 +161,7 @@ def rclone_scene(rclone: Path, tmp_path: Path) -> Scene:
 @pytest.fixture
 def webdav_scene(rclone: Path, tmp_path: Path) -> Iterator[Scene]:
     (tmp_path / "remote").mkdir()
-    command = [str(rclone), "serve", "webdav", str(tmp_path / "remote"), "--addr=127.0.0.1:0", "--dir-cache-time=0s"]
+    command = [str(rclone), "serve", "webdav", str(tmp_path / "remote"), "--addr=127.0.0.1:0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         try:
