@@ -46,7 +46,7 @@ def market(num_symbols: int = 6, seed: int = 1) -> RawHistory:
         )
     index = pl.DataFrame({"session": DAYS, "close_points": np.linspace(1100.0, 1300.0, len(DAYS))})
     listings = pl.DataFrame({"symbol": ["S0"], "exchange": ["HNX"], "sector": ["Bank"]})
-    return raw_history(pl.concat(frames).select(list(RAW_SCHEMA)), index, listings)
+    return raw_history(pl.concat(frames), index, listings)
 
 
 @pytest.fixture(scope="module")

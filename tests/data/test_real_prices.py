@@ -6,8 +6,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from vnfleet.data.court.quality import examine
 from vnfleet.data.panel import Panel, PanelStore
-from vnfleet.data.quality import examine
 from vnfleet.data.sources.base import RawHistory
 from vnfleet.data.sources.files import FilesSource
 from vnfleet.data.store import RawStore

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from vnfleet.core.errors import BadDataError, UsageError
+from vnfleet.data.court.quality import QUALITY_ROW_SCHEMA, QUALITY_SYMBOL_SCHEMA, QualityReport
 from vnfleet.data.outcomes import forward_returns, outcome_frame
 from vnfleet.data.panel import PANEL_SCHEMA, Panel, assembled
-from vnfleet.data.quality import QUALITY_ROW_SCHEMA, QUALITY_SYMBOL_SCHEMA, QualityReport
 from vnfleet.data.universe import most_traded
 
 DAYS = tuple(date(2024, 6, day) for day in (3, 4, 5, 6, 7, 10))

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from vnfleet.data.court.quality import QUALITY_ROW_SCHEMA, QUALITY_SYMBOL_SCHEMA, QualityReport
 from vnfleet.data.panel import Panel, assembled
-from vnfleet.data.quality import QUALITY_ROW_SCHEMA, QUALITY_SYMBOL_SCHEMA, QualityReport
 from vnfleet.features.catalogue import FEATURE_NAMES
 from vnfleet.features.cube import feature_frame
 

@@ -14,8 +14,8 @@ from polars.testing import assert_frame_equal
 
 from vnfleet.core.clock import FixedClock
 from vnfleet.core.errors import BadDataError, UsageError
+from vnfleet.data.court.quality import QUALITY_ROW_SCHEMA, QUALITY_SYMBOL_SCHEMA, QualityReport
 from vnfleet.data.panel import PANEL_SCHEMA, Panel
-from vnfleet.data.quality import QUALITY_ROW_SCHEMA, QUALITY_SYMBOL_SCHEMA, QualityReport
 from vnfleet.features.cube import FeatureCube
 from vnfleet.model.artifact import ARTIFACT_SUFFIX, Artifact, artifact_name, forecast_artifacts, write_artifact
 from vnfleet.model.baselines import FittedBaseline

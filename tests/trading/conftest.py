@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from vnfleet.core.frames import PREDICTION_SCHEMA, as_prediction_frame
+from vnfleet.data.court.quality import QUALITY_ROW_SCHEMA, QUALITY_SYMBOL_SCHEMA, QualityReport
 from vnfleet.data.panel import PANEL_SCHEMA, Panel, assembled
-from vnfleet.data.quality import QUALITY_ROW_SCHEMA, QUALITY_SYMBOL_SCHEMA, QualityReport
 
 # open, close, volume, factor; None = the symbol did not trade
 Bar = tuple[float, float, int, float] | None

@@ -15,11 +15,11 @@ import polars as pl
 
 from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.core.ids import frame_sha256, short_id
-from vnfleet.data.checks import check_bars
-from vnfleet.data.events import EventLedger, LedgerReport
-from vnfleet.data.quality import MIN_SESSIONS, QualityReport, examine
+from vnfleet.data.actions.events import EventLedger, LedgerReport
+from vnfleet.data.actions.steps import LearnedSteps
+from vnfleet.data.court.checks import check_bars
+from vnfleet.data.court.quality import MIN_SESSIONS, QualityReport, examine
 from vnfleet.data.sources.base import RawHistory
-from vnfleet.data.steps import LearnedSteps
 from vnfleet.data.store import RawStore
 from vnfleet.market.calendar import trading_sessions
 from vnfleet.market.rules import KNOWN_FROM, KNOWN_TO

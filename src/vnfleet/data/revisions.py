@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,14 +63,22 @@ def append_revision(folder: Path, rows: pl.DataFrame, known_at: datetime, what: 
     write_bytes(folder / f"rev-{number:06d}-{known_at:{_STAMP}}.parquet", buffer.getvalue())
 
 
-def read_revision(path: Path, schema: dict[str, pl.DataType], record: str, fix: str) -> pl.DataFrame:
-    """Return the rows of one revision of `record`; raises `BadDataError` with `fix` when it is damaged or foreign."""
+def read_revision(
+    path: Path, schema: dict[str, pl.DataType], record: str, fix: str, optional: Collection[str] = ()
+) -> pl.DataFrame:
+    """Return the rows of one revision of `record`; raises `BadDataError` with `fix` when it is damaged or foreign.
+
+    optional : columns that revisions written by older versions lack; they are null there.
+    """
     try:
         table = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise BadDataError(
             f"a revision of {record} cannot be read", found=str(error).splitlines()[0][:200], where=path, fix=fix
         ) from error
+    absent = [name for name in optional if name in schema and name not in table.columns]
+    if absent:
+        table = table.with_columns(pl.lit(None, schema[name]).alias(name) for name in absent).select(list(schema))
     if table.schema != pl.Schema(schema):
         raise BadDataError(
             f"a revision of {record} has other columns", expected=schema, found=table.schema, where=path, fix=fix

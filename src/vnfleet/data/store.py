@@ -24,7 +24,15 @@ from vnfleet.data.revisions import (
     remove_unfinished,
     revisions_in,
 )
-from vnfleet.data.sources.base import INDEX_SCHEMA, INDEX_SYMBOL, LISTINGS_SCHEMA, RAW_SCHEMA, RawHistory, raw_history
+from vnfleet.data.sources.base import (
+    INDEX_SCHEMA,
+    INDEX_SYMBOL,
+    LISTINGS_SCHEMA,
+    OPTIONAL_COLUMNS,
+    RAW_SCHEMA,
+    RawHistory,
+    raw_history,
+)
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
@@ -153,7 +161,9 @@ def _current(revisions: Sequence[Revision], schema: dict[str, pl.DataType]) -> p
         return None
     key = "session" if "session" in schema else "symbol"
     tables = [
-        read_revision(revision.path, schema, "the raw store", _FIX).with_columns(revision=pl.lit(revision.number))
+        read_revision(revision.path, schema, "the raw store", _FIX, OPTIONAL_COLUMNS).with_columns(
+            revision=pl.lit(revision.number)
+        )
         for revision in revisions
     ]
     if len(tables) == 1:

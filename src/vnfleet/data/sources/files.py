@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Literal
 import polars as pl
 
 from vnfleet.core.errors import BadDataError
-from vnfleet.data.sources.base import INDEX_SYMBOL, RawHistory, raw_history
+from vnfleet.data.sources.base import INDEX_SYMBOL, FetchPlan, Progress, RawHistory, no_progress, raw_history
 from vnfleet.market.rules import Exchange
 
 Unit = Literal["auto", "vnd", "thousand_vnd"]
@@ -67,8 +67,19 @@ class FilesSource:
         """Name of the raw store's folder."""
         return "files"
 
-    def fetch(self, symbols: Sequence[str] | None, as_of: date) -> RawHistory:
-        """Return the bars up to and including `as_of`; `symbols` None means all.
+    def plan(self, symbols: Sequence[str] | None, as_of: date, *, since: Mapping[str, date] | None = None) -> FetchPlan:
+        """Return that nothing is asked of anybody."""
+        return FetchPlan(requests=0, host="", seconds=0.0, sentence=f"read {self.path}; nothing is asked of anybody")
+
+    def fetch(
+        self,
+        symbols: Sequence[str] | None,
+        as_of: date,
+        *,
+        since: Mapping[str, date] | None = None,
+        progress: Progress = no_progress,
+    ) -> RawHistory:
+        """Return the bars up to and including `as_of`; `symbols` None means all, `since` changes nothing.
 
         Raises `BadDataError` naming the file when one is missing, truncated, lacks columns, or has an unclear unit.
         """

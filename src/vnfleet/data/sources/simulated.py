@@ -6,7 +6,7 @@ anew for the whole past at every corporate action. Needs no network, account or 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from vnfleet.core.errors import BadDataError
-from vnfleet.data.sources.base import RawHistory, raw_history
+from vnfleet.data.sources.base import FetchPlan, Progress, RawHistory, no_progress, raw_history
 from vnfleet.data.sources.simulated_faults import Fault, FaultKind, plant
 from vnfleet.data.sources.simulated_market import SECTORS, Floats, SimulatedMarket, Tape, traits_of
 from vnfleet.data.sources.simulated_tape import simulate
@@ -37,8 +37,19 @@ class SimulatedSource:
         """Short lower-case name."""
         return "simulated"
 
-    def fetch(self, symbols: Sequence[str] | None, as_of: date) -> RawHistory:
-        """Return the history up to and including `as_of`, with the market's planted faults.
+    def plan(self, symbols: Sequence[str] | None, as_of: date, *, since: Mapping[str, date] | None = None) -> FetchPlan:
+        """Return that nothing is asked of anybody."""
+        return FetchPlan(requests=0, host="", seconds=0.0, sentence="simulate a market; nothing is asked of anybody")
+
+    def fetch(
+        self,
+        symbols: Sequence[str] | None,
+        as_of: date,
+        *,
+        since: Mapping[str, date] | None = None,
+        progress: Progress = no_progress,
+    ) -> RawHistory:
+        """Return the history up to and including `as_of`, with the market's planted faults; `since` changes nothing.
 
         Raises `BadDataError` when a symbol is not in the market.
         """

@@ -5,8 +5,8 @@ from datetime import date
 import polars as pl
 import pytest
 
+from vnfleet.data.court.quality import MARKET, QualityReport, examine, judge
 from vnfleet.data.panel import build_panel
-from vnfleet.data.quality import MARKET, QualityReport, examine, judge
 from vnfleet.data.sources.base import RAW_SCHEMA, RawHistory, raw_history
 from vnfleet.market.calendar import trading_sessions
 
@@ -30,7 +30,7 @@ def market(num_sessions: int = 300, *, with_index: bool = True, last: date = DAY
         volume_shares=1000 + 10 * pl.col("step"),
     )
     index = pl.DataFrame({"session": days, "close_points": [1200.0] * len(days)}) if with_index else None
-    return raw_history(bars.select(list(RAW_SCHEMA)), index, None)
+    return raw_history(bars, index, None)
 
 
 def changed(history: RawHistory, symbol: str, session: date, **values: float | None) -> RawHistory:

@@ -13,9 +13,9 @@ from datetime import date, timedelta
 
 import polars as pl
 
-from vnfleet.data.adjustment import EventKind, chain_factors
+from vnfleet.data.actions.adjustment import EventKind, chain_factors
 from vnfleet.data.axis import market_sessions
-from vnfleet.data.checks import FINDING_SCHEMA, check_bars, findings, said
+from vnfleet.data.court.checks import FINDING_SCHEMA, check_bars, findings, said
 from vnfleet.data.sources.base import RawHistory
 
 MARKET = "*"

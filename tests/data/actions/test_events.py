@@ -17,17 +17,17 @@ from polars.testing import assert_frame_equal
 
 from vnfleet.core.errors import BadDataError, BusyError
 from vnfleet.core.lock import holding
-from vnfleet.data.adjustment import chain_factors
-from vnfleet.data.events import EventLedger
+from vnfleet.data.actions.adjustment import chain_factors
+from vnfleet.data.actions.events import EventLedger
+from vnfleet.data.actions.steps import LearnedSteps
 from vnfleet.data.panel import Panel, PanelStore
 from vnfleet.data.sources.base import RAW_SCHEMA, RawHistory
 from vnfleet.data.sources.files import FilesSource
 from vnfleet.data.sources.simulated import SimulatedMarket, SimulatedSource
-from vnfleet.data.steps import LearnedSteps
 from vnfleet.data.store import RawStore
 from vnfleet.market.calendar import trading_sessions
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
+DATA = Path(__file__).parents[3].parent / "shared" / "data"
 DAYS = trading_sessions(date(2018, 1, 2), date(2023, 12, 29))
 SOURCE = SimulatedSource(SimulatedMarket(seed=11, num_symbols=24, start=date(2019, 1, 2)))
 FRIDAYS = tuple(date(2022, 5, 6) + timedelta(weeks=week) for week in range(9))

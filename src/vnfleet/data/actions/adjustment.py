@@ -2,7 +2,7 @@
 
 A vendor's adjusted close is raw * level, rounded to 10 VND, where the level is constant between two corporate actions.
 Every row therefore confines the level to a narrow interval; rows whose intervals share a point lie on one level, and
-the first row that does not begins the next (read, and remembered as first learned, in `vnfleet.data.events`). The steps
+the first row that does not begins the next (`vnfleet.data.actions.events` remembers steps as first learned). The steps
 between levels are chained *forward* from the symbol's first session (factor 1.0), so that a later action changes no
 earlier row. A level that is still being observed is read from its first row alone: what the factor is on a day never
 depends on later days, except where a vendor's one- or two-session flip is recognised by its return.
@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from vnfleet.data.steps import LearnedSteps, vendor_steps, without_memory
+from vnfleet.data.actions.steps import LearnedSteps, vendor_steps, without_memory
 from vnfleet.market.calendar import closed_weekdays
 from vnfleet.market.rules import KNOWN_FROM, KNOWN_TO, SUSPENSION_SESSIONS, Exchange, band_frac, wide_band_frac
 

@@ -40,8 +40,8 @@ def test_cafef_rows_become_raw_vnd_in_ascending_order(tmp_path: Path) -> None:
     history = source.fetch(None, AS_OF)
     assert history.bars.schema == pl.Schema(RAW_SCHEMA)
     assert history.bars.rows() == [
-        ("FPT", date(2024, 6, 11), 146000.0, 147000.0, 145000.0, 146500.0, 110000.0, 4_000_000),
-        ("FPT", date(2024, 6, 12), 127500.0, 132000.0, 127000.0, 132000.0, 114780.0, 12_345_600),
+        ("FPT", date(2024, 6, 11), 146000.0, 147000.0, 145000.0, 146500.0, 110000.0, None, 4_000_000, None),
+        ("FPT", date(2024, 6, 12), 127500.0, 132000.0, 127000.0, 132000.0, 114780.0, None, 12_345_600, None),
     ]
     assert history.index.rows() == [(date(2024, 6, 11), 1284.41), (date(2024, 6, 12), 1300.19)]
     assert history.listings.is_empty()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from vnfleet.data.adjustment import chain_factors
+from vnfleet.data.actions.adjustment import chain_factors
 from vnfleet.market.calendar import trading_sessions
 
 DAYS = trading_sessions(date(2018, 1, 2), date(2023, 12, 29))

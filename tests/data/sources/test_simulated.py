@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata
 
 from vnfleet.core.errors import BadDataError
-from vnfleet.data.quality import judge
+from vnfleet.data.court.quality import judge
 from vnfleet.data.sources.base import RAW_SCHEMA
 from vnfleet.data.sources.simulated import Fault, FaultKind, SimulatedMarket, SimulatedSource
 from vnfleet.market.calendar import trading_sessions
@@ -102,7 +102,7 @@ def test_volatility_clusters_and_volume_follows_it(bars: pl.DataFrame) -> None:
         move=(pl.col("adjusted_close_vnd") / pl.col("adjusted_close_vnd").shift(1).over("symbol")).log().abs(),
         value=(pl.col("close_vnd") * pl.col("volume_shares")).log(),
     ).with_columns(before=pl.col("move").shift(1).over("symbol"))
-    own = frame.with_columns(
+    own = frame.select(
         pl.col("move", "before", "value") - pl.col("move", "before", "value").mean().over("symbol")
     ).drop_nulls()
     assert own.select(pl.corr("move", "before")).item() > 0.05
