@@ -20,7 +20,7 @@ def panel_of(
 ) -> Panel:
     """A panel with open = close - 1, factor 2 throughout; None = the symbol did not trade."""
     rows = [
-        (symbol, DAYS[at], close - 1, close, close - 1, close, volume, 2.0, close, (symbol, at) in breaks)
+        (symbol, DAYS[at], close - 1, close, close - 1, close, volume, 2.0, close, (symbol, at) in breaks, "HOSE")
         for symbol in sorted(closes)
         for at, close in enumerate(closes[symbol])
         if close is not None

@@ -46,7 +46,9 @@ class Market:
     def panel(self, bars: pl.DataFrame, exchanges: dict[str, str] | None = None) -> Panel:
         last = (pl.col("close_vnd") * pl.col("factor")).shift().over("symbol")
         bars = bars.sort("symbol", "session").with_columns(
-            reference_vnd=last / pl.col("factor"), break_before=pl.lit(value=False)
+            reference_vnd=last / pl.col("factor"),
+            break_before=pl.lit(value=False),
+            exchange=pl.col("symbol").replace_strict(exchanges or {}, default="HOSE", return_dtype=pl.String),
         )
         symbols = tuple(bars.get_column("symbol").unique().sort().to_list())
         listed = exchanges or {}

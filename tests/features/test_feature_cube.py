@@ -9,7 +9,7 @@ import pytest
 
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.sealed import verify
-from vnfleet.data.panel import Panel
+from vnfleet.data.panel import Panel, assembled
 from vnfleet.features.catalogue import FEATURE_NAMES
 from vnfleet.features.cube import CUBE_KIND, FeatureCube, build_cube, cube_id_of, load_cube, save_cube
 
@@ -125,8 +125,16 @@ def test_the_id_follows_the_data_and_nothing_else(cube: FeatureCube, troubled: P
 
 
 def test_the_id_follows_the_exchange_because_limits_do(troubled: Panel) -> None:
-    moved = troubled.listings.with_columns(exchange=pl.lit("HNX"))
-    assert cube_id_of(troubled) != cube_id_of(_with(troubled, troubled.bars, troubled.index, moved))
+    moved = assembled(
+        as_of=troubled.as_of,
+        sessions=troubled.sessions,
+        symbols=troubled.symbols,
+        bars=troubled.bars.with_columns(exchange=pl.lit("HNX")),
+        index=troubled.index,
+        listings=troubled.listings,
+        quality=troubled.quality,
+    )
+    assert cube_id_of(troubled) != cube_id_of(moved)
 
 
 def test_a_panel_without_index_is_refused(troubled: Panel) -> None:
@@ -163,14 +171,14 @@ def test_days_outside_the_recorded_rules_are_refused(troubled: Panel) -> None:
         build_cube(moved)
 
 
-def _with(panel: Panel, bars: pl.DataFrame, index: pl.DataFrame, listings: pl.DataFrame | None = None) -> Panel:
+def _with(panel: Panel, bars: pl.DataFrame, index: pl.DataFrame) -> Panel:
     return Panel(
         as_of=panel.as_of,
         sessions=panel.sessions,
         symbols=panel.symbols,
         bars=bars,
         index=index,
-        listings=panel.listings if listings is None else listings,
+        listings=panel.listings,
         quality=panel.quality,
         data_id=panel.data_id,
     )

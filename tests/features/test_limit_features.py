@@ -9,7 +9,7 @@ import pytest
 
 from vnfleet.features.limits import with_limit_state
 
-LISTINGS = pl.DataFrame({"symbol": ["HO", "HN", "UP"], "exchange": ["HOSE", "HNX", "UPCOM"]})
+EXCHANGES = {"HO": "HOSE", "HN": "HNX", "UP": "UPCOM"}
 
 
 def _state(
@@ -22,9 +22,10 @@ def _state(
             "reference_vnd": pl.Series([reference_vnd], dtype=pl.Float64),
             "close_vnd": [close_vnd],
             "gap_sessions": [gap_sessions],
+            "exchange": [EXCHANGES[symbol]],
         }
     )
-    state: float | None = with_limit_state(bars, LISTINGS).item(0, "limit_state")
+    state: float | None = with_limit_state(bars).item(0, "limit_state")
     return state
 
 
@@ -44,7 +45,6 @@ def _state(
         ("HN", date(2018, 3, 1), 20_000, 21_400, 0.0),
         ("HN", date(2018, 3, 1), 20_000, 22_000, 1.0),  # +10 %
         ("UP", date(2018, 3, 1), 20_000, 17_000, -1.0),  # -15 %
-        ("??", date(2018, 3, 1), 20_000, 21_400, 1.0),  # not listed anywhere: HOSE
         ("HO", date(2018, 3, 1), 20_000, 20_000, 0.0),
     ],
 )
@@ -77,9 +77,10 @@ def test_rows_keep_their_order_and_columns() -> None:
             "reference_vnd": [20_000.0, 20_000.0, 20_000.0],
             "close_vnd": [21_400.0, 21_400.0, 22_000.0],
             "gap_sessions": [1, 1, 1],
+            "exchange": ["UPCOM", "HOSE", "HNX"],
         }
     )
-    flagged = with_limit_state(bars, LISTINGS)
+    flagged = with_limit_state(bars)
     assert flagged.columns == [*bars.columns, "limit_state"]
     assert flagged.get_column("symbol").to_list() == ["UP", "HO", "HN"]
     assert flagged.get_column("limit_state").to_list() == [0.0, 1.0, 1.0]

@@ -28,7 +28,7 @@ def _panel(sessions: Sequence[date], bars: Mapping[str, Sequence[Bar]]) -> Panel
             opened, closed, volume, factor = bar
             reference = None if before is None else before[0] * before[1] / factor
             low, high = min(opened, closed), max(opened, closed)
-            rows.append((symbol, session, opened, high, low, closed, volume, factor, reference, False))
+            rows.append((symbol, session, opened, high, low, closed, volume, factor, reference, False, "HOSE"))
             before = closed, factor
     symbols = tuple(sorted(bars))
     return assembled(

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
+from vnfleet import __version__
 from vnfleet.cli import looking, serving, week
 from vnfleet.cli.options import join_symbols
 from vnfleet.cli.terminal import Terminal
+from vnfleet.core.atomic import is_disk_full
 from vnfleet.core.errors import ExitCode, VnfleetError
 
-_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 _RESOURCE = "{}, the deployed set is as it was\n  next: {}, then run the same command again: finished work is kept"
 INTERRUPTED = 130  # what shells report after Ctrl-C
 
@@ -32,6 +33,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"vnfleet {__version__}")  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version and stop.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
 week.register(app)
 serving.register(app)
 looking.register(app)
@@ -60,7 +78,7 @@ def _interrupted(terminal: Terminal) -> int:
 
 
 def _unexpected(terminal: Terminal, error: Exception) -> int:
-    if _disk_is_full(error):
+    if is_disk_full(error):
         return _report(terminal, ExitCode.RESOURCE, _RESOURCE.format("the disk is full", "free some space"))
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # torch raises a RuntimeError
         return _report(terminal, ExitCode.RESOURCE, _RESOURCE.format("out of memory", "close other programs"))
@@ -70,13 +88,6 @@ def _unexpected(terminal: Terminal, error: Exception) -> int:
     log = _write_log(terminal.workdir, error)
     first = str(error).splitlines()[0] if str(error) else ""
     return _report(terminal, ExitCode.BUG, f"a bug in vnfleet: {type(error).__name__}: {first} (details: {log})")
-
-
-def _disk_is_full(error: Exception) -> bool:
-    """Return True for every way a library says so: an errno, its words alone, or numpy's short write."""
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return True
-    return "No space left on device" in str(error) or _SHORT_WRITE.fullmatch(str(error)) is not None
 
 
 def _write_log(workdir: Path, error: Exception) -> Path:

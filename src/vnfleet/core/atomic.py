@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,8 +17,16 @@ from pathlib import Path
 from vnfleet.core.errors import ResourceError
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 _REPLACE_ATTEMPTS = 20
 TMP_MARK = ".tmp-"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return True for every way a library says so: an errno, its words alone, or numpy's short write."""
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return True
+    return "No space left" in str(error) or _SHORT_WRITE.fullmatch(str(error)) is not None
 
 
 @contextlib.contextmanager
@@ -26,7 +35,7 @@ def disk_errors_for_people(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_SPACE or "No space left" in str(error):
+        if is_disk_full(error):
             raise ResourceError(
                 "the disk is full, nothing was changed",
                 where=target,

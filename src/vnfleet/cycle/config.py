@@ -21,40 +21,70 @@ PRESETS = ("desktop", "plan")
 _SYMBOL = re.compile(r"[A-Z0-9]{2,10}")
 
 
+PrimaryKind = Literal["files", "simulated", "cafef_bulk", "cafef_pages", "vndirect"]
+OpinionKind = Literal[
+    "files", "simulated", "cafef_bulk", "cafef_pages", "vndirect", "vndirect_dchart", "ssi", "vps", "dnse"
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceConfig:
-    """Where prices come from.
+    """Where prices come from, who steps in, and who else is heard.
 
     Attributes
     ----------
-    kind : "files" (a CafeF-format or plain OHLCV file or folder) or "simulated" (a seeded market, for trying out).
+    kind : "files" (files in CafeF's, AmiBroker's or a plain format), "cafef_bulk" (CafeF's zips of the whole market),
+        "cafef_pages" (CafeF symbol by symbol), "vndirect", or "simulated" (a seeded market, for trying out).
     path : the file or folder; needed by "files".
-    listings : optional CSV with symbol, exchange, sector.
+    listings : optional CSV with symbol, exchange, sector; also the symbols asked of vendors that are asked one by one.
+    unit : unit of plain files; "auto" decides by the size of the prices and refuses when unsure.
+    fallback : asked in this order when `kind` fails. Each keeps its own history: two vendors are never spliced.
+    cross_check : second opinions; they never enter the panel, the court compares their returns.
+    cross_check_path : the file or folder of a "files" second opinion.
+    per_symbol : symbols whose whole history "cafef_bulk" takes from CafeF's pages, because its zips lose what was
+        before a transfer between exchanges (ACB).
     max_age_days : the newest session may be this many calendar days older than `as_of`.
+    requests_per_second, max_concurrent : politeness, per host.
     """
 
-    kind: Literal["files", "simulated"] = "files"
+    kind: PrimaryKind = "files"
     path: Path | None = None
     listings: Path | None = None
+    unit: Literal["auto", "vnd", "thousand_vnd"] = "auto"
+    fallback: tuple[PrimaryKind, ...] = ()
+    cross_check: tuple[OpinionKind, ...] = ()
+    cross_check_path: Path | None = None
+    per_symbol: tuple[str, ...] = ()
     max_age_days: int = 7
+    requests_per_second: float = 1.0
+    max_concurrent: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse an age that nothing can meet."""
+        """Refuse what nothing can meet."""
         if self.max_age_days < 1:
             raise ValueError(f"max_age_days must be at least 1, found {self.max_age_days}")
+        if not self.requests_per_second > 0 or self.max_concurrent < 1:
+            raise ValueError("requests_per_second must be above 0, max_concurrent at least 1")
+        if self.kind in self.fallback or len(set(self.fallback)) != len(self.fallback):
+            raise ValueError(f"fallback names a source twice: {[self.kind, *self.fallback]}")
+        if "files" in self.cross_check and self.cross_check_path is None:
+            raise ValueError('a "files" cross_check needs cross_check_path')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UniverseConfig:
-    """Which symbols get a model.
+    """Which symbols are collected into the panel, and which get a model.
 
     Attributes
     ----------
+    collected : how many symbols stand behind features and training: the most traded before today and before each
+        judged year, so that names that stopped trading stay in the years they were tradable in.
     models : how many symbols are primary: scored, deployed, one artifact each.
     window_sessions : they are the most traded by median traded value over this many sessions before the fold.
     pinned, excluded : symbols that are always, or never, among them.
     """
 
+    collected: int = 289
     models: int = 102
     window_sessions: int = 250
     pinned: tuple[str, ...] = ()
@@ -62,10 +92,8 @@ class UniverseConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts below one and names that are no symbols."""
-        if self.models < 1 or self.window_sessions < 1:
-            raise ValueError(
-                f"models and window_sessions must be at least 1, found {self.models}, {self.window_sessions}"
-            )
+        if min(self.collected, self.models, self.window_sessions) < 1:
+            raise ValueError("collected, models and window_sessions must be at least 1")
         for symbol in (*self.pinned, *self.excluded):
             if not _SYMBOL.fullmatch(symbol):
                 raise ValueError(f"not a symbol: {symbol!r} (expected upper-case letters and digits)")

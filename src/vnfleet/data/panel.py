@@ -35,7 +35,9 @@ PANEL_SCHEMA: dict[str, pl.DataType] = {
     "factor": pl.Float64(),
     "reference_vnd": pl.Float64(),
     "break_before": pl.Boolean(),
+    "exchange": pl.String(),
 }
+_NO_NUMBERS = ("symbol", "session", "exchange")
 _DERIVED = {
     "adj_open": pl.col("open_vnd") * pl.col("factor"),
     "adj_high": pl.col("high_vnd") * pl.col("factor"),
@@ -54,7 +56,8 @@ class Panel:
     bars : `PANEL_SCHEMA` sorted by symbol and session, one row per *traded* session (volume > 0, not masked). Prices
         are raw VND; `factor` puts them on the basis of the symbol's first session (adjusted = raw * factor);
         `reference_vnd` is the previous traded close on today's basis, null on the first row; `break_before` marks a
-        move from the previous row that cannot be trusted (the jump was absorbed into `factor`).
+        move from the previous row that cannot be trusted (the jump was absorbed into `factor`); `exchange` is where
+        the symbol was listed that day, which decides its band, ticks and lots.
     index : session, close_points. listings : symbol, exchange, sector, one row per symbol.
     data_id : hash of bars, index and sessions, the same wherever and whenever they are served.
     """
@@ -74,8 +77,12 @@ class Panel:
         `column` is one of the bars' numeric columns, "adj_open", "adj_high", "adj_low", "adj_close" (raw * factor) or
         "traded_value_vnd" (close * volume).
         """
-        if column not in _DERIVED and (column not in PANEL_SCHEMA or column in ("symbol", "session")):
-            raise UsageError("a panel has no such column", expected=[*list(PANEL_SCHEMA)[2:], *_DERIVED], found=column)
+        if column not in _DERIVED and (column not in PANEL_SCHEMA or column in _NO_NUMBERS):
+            raise UsageError(
+                "a panel has no such column",
+                expected=[*(name for name in PANEL_SCHEMA if name not in _NO_NUMBERS), *_DERIVED],
+                found=column,
+            )
         expression = _DERIVED.get(column, pl.col(column)).cast(pl.Float64).alias("value")
         rows, columns = self.positions()
         values_ST = np.full((len(self.symbols), len(self.sessions)), np.nan)
@@ -211,6 +218,7 @@ def build_panel(history: RawHistory, as_of: date, learned: LearnedSteps | None =
             found=reasons.row(0)[0] if reasons.height else "no bars",
             fix="collect newer prices, or ask for an earlier day",
         )
+    listed = history.listings.select("symbol", listed_on="exchange")
     day_before = pl.col("close_vnd").shift(1).over("symbol") * pl.col("factor").shift(1).over("symbol")
     bars = (
         examined.bars.lazy()
@@ -220,6 +228,8 @@ def build_panel(history: RawHistory, as_of: date, learned: LearnedSteps | None =
             & pl.col("session").is_in(sessions.implode())
         )
         .with_columns(reference_vnd=day_before / pl.col("factor"))
+        .join(listed.lazy(), on="symbol", how="left", maintain_order="left")
+        .with_columns(pl.coalesce("exchange", "listed_on", pl.lit("HOSE")).alias("exchange"))
         .select(pl.col(name).cast(dtype) for name, dtype in PANEL_SCHEMA.items())
         .collect()
     )

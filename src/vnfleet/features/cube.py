@@ -15,7 +15,7 @@ import polars as pl
 
 from vnfleet.core.atomic import write_text
 from vnfleet.core.errors import BadDataError
-from vnfleet.core.ids import canonical_json, frame_sha256, short_id, source_sha256
+from vnfleet.core.ids import canonical_json, short_id, source_sha256
 from vnfleet.core.sealed import sealing, verify
 from vnfleet.data.panel import Panel
 from vnfleet.features.catalogue import FEATURE_NAMES, FEATURES
@@ -90,11 +90,10 @@ def build_cube(panel: Panel) -> FeatureCube:
 def cube_id_of(panel: Panel) -> str:
     """Return the identity of the cube that `build_cube` would make of `panel`, without building it.
 
-    Listings count because price limits depend on the exchange, and so does the source of the market's rules.
+    The source of the market's rules counts: price limits depend on it.
     """
-    listings = frame_sha256(panel.listings.select("symbol", "exchange").sort("symbol"))
     source = source_sha256("vnfleet.features", "vnfleet.market")
-    return short_id([panel.data_id, listings, source, list(panel.symbols), list(FEATURE_NAMES)])
+    return short_id([panel.data_id, source, list(panel.symbols), list(FEATURE_NAMES)])
 
 
 def save_cube(cube: FeatureCube, root: Path) -> Path:

@@ -1,49 +1,41 @@
-"""Closes at the exchange's price limits, judged on raw prices by the rules of that day."""
+"""Closes at the exchange's price limits, judged on raw prices by the rules of that day and exchange."""
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 
-from vnfleet.market.rules import SUSPENSION_SESSIONS, Exchange, band_frac, price_limits_vnd
+from vnfleet.market.grid import PriceGrid, price_grid
+from vnfleet.market.rules import SUSPENSION_SESSIONS, Exchange
 
-_COARSE_TICKS_BELOW_VND = 4_000  # a tick of 100 VND exceeds half of the narrowest band (5 %) below this price
 
-
-def with_limit_state(bars: pl.DataFrame, listings: pl.DataFrame) -> pl.DataFrame:
+def with_limit_state(bars: pl.DataFrame) -> pl.DataFrame:
     """Add `limit_state`: +1 closed at or above the ceiling, -1 at or below the floor, else 0, null without reference.
 
-    bars : close_vnd, reference_vnd, gap_sessions, session, symbol; rows keep their order. listings : symbol, exchange;
-    a symbol not listed there is taken for HOSE. Moves below half the band cannot be at a limit and are not looked up.
+    bars : close_vnd, reference_vnd, gap_sessions, session, exchange (of that day); rows keep their order.
     Raises `BadDataError` on a session outside the recorded rules.
     """
-    placed = bars.join(listings.select("symbol", "exchange"), on="symbol", how="left", maintain_order="left")
-    placed = placed.with_columns(pl.col("exchange").fill_null(Exchange.HOSE.value)).with_row_index("row")
-    placed = placed.join(_bands(placed), on=["exchange", "session"], how="left", maintain_order="left")
-    reference, close = pl.col("reference_vnd"), pl.col("close_vnd")
-    far_enough = ((close / reference - 1.0).abs() >= pl.col("band_frac") / 2) | (reference < _COARSE_TICKS_BELOW_VND)
-    states = _states(placed.filter(far_enough & (close != reference)))
-    placed = placed.join(states, on="row", how="left", maintain_order="left")
-    known = pl.when(reference.is_not_null()).then(pl.col("limit_state").fill_null(0.0))
-    return placed.with_columns(limit_state=known).drop("row", "exchange", "band_frac")
-
-
-def _bands(placed: pl.DataFrame) -> pl.DataFrame:
-    days = placed.select("exchange", "session").unique()
-    bands = [band_frac(Exchange(exchange), session) for exchange, session in days.iter_rows()]
-    return days.with_columns(band_frac=pl.Series(bands, dtype=pl.Float64))
-
-
-def _states(candidates: pl.DataFrame) -> pl.DataFrame:
     # references are whole VND; chained factors leave dust that would push an exact limit to the next tick
-    columns = candidates.select(
-        "exchange",
-        pl.col("reference_vnd").round(),
-        "session",
-        "close_vnd",
-        pl.col("gap_sessions") > SUSPENSION_SESSIONS,
+    reference_vnd = bars.get_column("reference_vnd").round().fill_null(float("nan")).to_numpy()
+    close_vnd = bars.get_column("close_vnd").to_numpy()
+    wide = bars.select((pl.col("gap_sessions") > SUSPENSION_SESSIONS).fill_null(value=False)).to_series().to_numpy()
+    state = np.full(bars.height, np.nan)
+    for grid, rows in _rows_of_grids(bars):
+        floor_vnd, ceiling_vnd = grid.limits_vnd(reference_vnd[rows], wide[rows])
+        at_limit = (close_vnd[rows] >= ceiling_vnd).astype(np.float64) - (close_vnd[rows] <= floor_vnd)
+        moved = close_vnd[rows] != reference_vnd[rows]
+        state[rows] = np.where(np.isfinite(reference_vnd[rows]), at_limit * moved, np.nan)
+    return bars.with_columns(limit_state=pl.Series(state, nan_to_null=True))
+
+
+def _rows_of_grids(bars: pl.DataFrame) -> list[tuple[PriceGrid, np.ndarray]]:
+    """Return the row numbers under each set of rules; there are few, however many days."""
+    days = bars.select("exchange", "session").unique()
+    grids = [price_grid(Exchange(exchange), session) for exchange, session in days.iter_rows()]
+    known = {id(grid): grid for grid in grids}
+    days = days.with_columns(grid=pl.Series([id(grid) for grid in grids], dtype=pl.Int64))
+    placed = bars.select("exchange", "session").join(
+        days, on=["exchange", "session"], maintain_order="left", how="left"
     )
-    states: list[float] = []
-    for exchange, reference_vnd, session, close_vnd, suspended in columns.iter_rows():
-        floor_vnd, ceiling_vnd = price_limits_vnd(Exchange(exchange), reference_vnd, session, wide_band=suspended)
-        states.append(float(close_vnd >= ceiling_vnd) - float(close_vnd <= floor_vnd))
-    return candidates.select("row").with_columns(limit_state=pl.Series(states, dtype=pl.Float64))
+    of_row = placed.get_column("grid").to_numpy()
+    return [(grid, np.flatnonzero(of_row == key)) for key, grid in known.items()]

@@ -43,7 +43,7 @@ def working_frame(panel: Panel) -> pl.DataFrame:
     bars = _adjusted(panel)
     bars = bars.join(_market(panel, bars), on="session", how="left", maintain_order="left")
     bars = bars.with_columns(market_ret_log=own(pl.col("market_log").diff()))
-    return with_limit_state(bars, panel.listings)
+    return with_limit_state(bars)
 
 
 def _adjusted(panel: Panel) -> pl.DataFrame:

@@ -82,15 +82,12 @@ def _previous_trade(traded_TS: NDArray[np.bool_]) -> Integers:
 def _limits(panel: Panel, wide_TS: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     reference_TS = panel.matrix("reference_vnd").T
     floor_TS, ceiling_TS = np.full_like(reference_TS, np.nan), np.full_like(reference_TS, np.nan)
-    for exchange, columns in _columns_of_exchange(panel).items():
+    for exchange, listed_TS in _listed_on(panel).items():
         for grid, rows in _rows_of_grid(exchange, panel.sessions):
-            where = np.ix_(np.array(rows), columns)
+            where = np.zeros_like(listed_TS)
+            where[rows] = listed_TS[rows]
             # The exchange announces references on the tick; after an event ours is an estimate within a few dong.
-            reference = grid.nearest_vnd(reference_TS[where])
-            floor, ceiling = grid.limits_vnd(reference, wide_TS[where])
-            known = np.isfinite(reference)
-            floor_TS[where] = np.where(known, floor, np.nan)
-            ceiling_TS[where] = np.where(known, ceiling, np.nan)
+            floor_TS[where], ceiling_TS[where] = grid.limits_vnd(grid.nearest_vnd(reference_TS[where]), wide_TS[where])
     return floor_TS, ceiling_TS
 
 
@@ -104,15 +101,20 @@ def _rows_of_grid(exchange: Exchange, sessions: Sequence[date]) -> list[tuple[Pr
 
 def _lots(panel: Panel) -> Integers:
     lot_TS = np.ones((len(panel.sessions), len(panel.symbols)), dtype=np.int64)
-    for exchange, columns in _columns_of_exchange(panel).items():
-        lot_TS[:, columns] = np.array([lot_shares(exchange, session) for session in panel.sessions])[:, None]
+    for exchange, listed_TS in _listed_on(panel).items():
+        lot_T = np.array([lot_shares(exchange, session) for session in panel.sessions])
+        lot_TS = np.where(listed_TS, lot_T[:, None], lot_TS)
     return lot_TS
 
 
-def _columns_of_exchange(panel: Panel) -> dict[Exchange, Integers]:
-    listed = dict(panel.listings.select("symbol", "exchange").iter_rows())
-    exchanges = [Exchange(listed.get(symbol, Exchange.HOSE)) for symbol in panel.symbols]
-    return {
-        exchange: np.array([place for place, other in enumerate(exchanges) if other is exchange], dtype=np.int64)
-        for exchange in sorted(set(exchanges))
-    }
+def _listed_on(panel: Panel) -> dict[Exchange, NDArray[np.bool_]]:
+    """Return for each exchange where symbols traded on it."""
+    rows, columns = panel.positions()
+    exchange_of_row = panel.bars.get_column("exchange")
+    listed = {}
+    for exchange in sorted(Exchange(name) for name in exchange_of_row.unique()):
+        there = (exchange_of_row == exchange.value).to_numpy()
+        listed_TS = np.zeros((len(panel.sessions), len(panel.symbols)), dtype=np.bool_)
+        listed_TS[columns[there], rows[there]] = True
+        listed[exchange] = listed_TS
+    return listed
