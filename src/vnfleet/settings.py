@@ -141,6 +141,12 @@ def write_resolved(config: CycleConfig, folder: Path) -> Path:
     return path
 
 
+def last_settings(folder: Path) -> CycleConfig | None:
+    """Return the settings the last run wrote into `folder`, None before the first."""
+    path = folder / RESOLVED_NAME
+    return load_settings(file=path) if path.is_file() else None
+
+
 def _pretty(value: JsonValue) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

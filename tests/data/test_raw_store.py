@@ -14,8 +14,9 @@ import pytest
 
 from vnfleet.core.errors import BadDataError, BusyError, ResourceError
 from vnfleet.core.lock import holding
+from vnfleet.data.overlap import PartialHistoryError
 from vnfleet.data.sources.base import RawHistory, raw_history
-from vnfleet.data.store import MergeReport, RawStore
+from vnfleet.data.store import WHOLE_AFTER, MergeReport, RawStore
 
 MONDAY = datetime(2024, 6, 10, 9, 0, tzinfo=UTC)
 TUESDAY = MONDAY + timedelta(days=1)
@@ -107,6 +108,149 @@ def test_contradicting_rows_of_one_session_are_kept_for_the_court(tmp_path: Path
     assert store.merge("files", twice, TUESDAY).symbols == 0
     assert store.read("files", FAR).bars.height == 2
     store.merge("files", given, TUESDAY)
+    assert store.read("files", FAR).bars.equals(given.bars)
+
+
+def told_from(first: int, given: RawHistory) -> RawHistory:
+    """The history without what lies before day `first`."""
+    return RawHistory(
+        given.bars.filter(pl.col("session") >= date(2024, 1, 1) + timedelta(days=first)), given.index, given.listings
+    )
+
+
+CLOSES = [10_000.0 + 100 * day for day in range(10)]
+
+
+def test_part_of_a_history_on_another_base_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    store = RawStore(tmp_path)
+    store.merge("files", history({"AAA": CLOSES[:8], "BBB": CLOSES[:8]}), MONDAY)
+    before = revisions(tmp_path)
+    part = told_from(4, history({"AAA": CLOSES}, adjusted=0.8))
+    same = told_from(4, history({"BBB": CLOSES}))
+    both = RawHistory(pl.concat([part.bars, same.bars]), part.index, part.listings)
+    with pytest.raises(PartialHistoryError, match=r"AAA: another base \(x0.8000\), but 4 of 8 stored") as refused:
+        store.merge("files", both, TUESDAY)
+    assert refused.value.symbols == ("AAA",)
+    assert revisions(tmp_path) == before
+    with pytest.raises(PartialHistoryError):
+        store.proposed("files", both)
+    assert store.merge("files", same, TUESDAY).new_rows == 2
+
+
+def test_a_history_on_another_base_told_whole_is_merged_and_reported(tmp_path: Path) -> None:
+    store = RawStore(tmp_path)
+    store.merge("files", history({"AAA": CLOSES[:8], "BBB": CLOSES[:8]}), MONDAY)
+    told = history({"AAA": CLOSES}, adjusted=0.8)
+    assert store.proposed("files", told).bars.filter(pl.col("symbol") == "AAA").equals(told.bars)
+    report = store.merge("files", told, TUESDAY)
+    assert (report.new_rows, report.changed_rows, report.corrected) == (2, 8, ())
+    (base,) = report.rebased
+    assert (base.symbol, base.overlap_sessions, base.last_moved) == ("AAA", 8, date(2024, 1, 8))
+    assert (base.factor, base.old_level, base.new_level) == pytest.approx((0.8, 1.0, 0.8))
+
+
+def test_one_moved_session_is_enough_to_ask_for_the_whole_history(tmp_path: Path) -> None:
+    store = RawStore(tmp_path)
+    store.merge("files", history({"AAA": CLOSES[:8]}), MONDAY)
+    part = told_from(4, history({"AAA": CLOSES}))
+    one = part.bars.with_columns(
+        pl.when(pl.col("session") == date(2024, 1, 6)).then(9000.0).otherwise("adjusted_close_vnd")
+        .alias("adjusted_close_vnd")
+    )  # fmt: skip
+    with pytest.raises(PartialHistoryError, match="1 of 4 adjusted closes differ"):
+        store.merge("files", RawHistory(one, part.index, part.listings), TUESDAY)
+
+
+def test_a_part_after_a_gap_and_a_part_that_tells_nothing_again_are_refused(tmp_path: Path) -> None:
+    store = RawStore(tmp_path)
+    whole = history({"AAA": CLOSES})
+    store.merge("files", RawHistory(told_from(3, whole).until(date(2024, 1, 6)).bars, *others(whole)), MONDAY)
+    with pytest.raises(PartialHistoryError, match="told from 2024-01-08 on, stored to 2024-01-06"):
+        store.merge("files", told_from(7, whole), TUESDAY)
+    with pytest.raises(PartialHistoryError, match="no stored session is told again"):
+        store.merge("files", whole.until(date(2024, 1, 3)), TUESDAY)
+    assert store.merge("files", whole, TUESDAY).new_rows == 7
+
+
+def others(given: RawHistory) -> tuple[pl.DataFrame, pl.DataFrame]:
+    return given.index, given.listings
+
+
+def test_raw_prices_in_another_unit_are_refused_in_part(tmp_path: Path) -> None:
+    store = RawStore(tmp_path)
+    store.merge("files", history({"AAA": CLOSES[:8]}), MONDAY)
+    thousandfold = told_from(4, history({"AAA": [close * 1000 for close in CLOSES]}))
+    with pytest.raises(PartialHistoryError, match=r"4 of 4 raw closes differ \(median x1000\), 0 agree"):
+        store.merge("files", thousandfold, TUESDAY)
+
+
+def test_a_vendor_without_raw_prices_is_guarded_by_its_adjusted_ones(tmp_path: Path) -> None:
+    def adjusted_only(closes: list[float], factor: float) -> RawHistory:
+        given = history({"AAA": closes}, adjusted=factor)
+        none = pl.lit(None, pl.Float64)
+        bars = given.bars.with_columns(open_vnd=none, high_vnd=none, low_vnd=none, close_vnd=none)
+        return RawHistory(bars, given.index, given.listings)
+
+    store = RawStore(tmp_path)
+    store.merge("udf", adjusted_only(CLOSES[:8], 1.0), MONDAY)
+    assert store.merge("udf", told_from(4, adjusted_only(CLOSES[:9], 1.0)), MONDAY).new_rows == 1
+    with pytest.raises(PartialHistoryError, match="another base"):
+        store.merge("udf", told_from(4, adjusted_only(CLOSES, 0.8)), TUESDAY)
+
+
+def test_a_vendor_without_adjusted_prices_has_no_base_to_mix(tmp_path: Path) -> None:
+    def raw_only(closes: list[float]) -> RawHistory:
+        given = history({"AAA": closes})
+        bars = given.bars.with_columns(adjusted_close_vnd=pl.lit(None, pl.Float64))
+        return RawHistory(bars, given.index, given.listings)
+
+    store = RawStore(tmp_path)
+    store.merge("files", raw_only(CLOSES[:8]), MONDAY)
+    assert store.merge("files", told_from(6, raw_only(CLOSES)), TUESDAY).new_rows == 2
+    assert store.read("files", FAR).bars.height == 10
+
+
+def test_what_a_merge_would_store_is_what_it_stores(tmp_path: Path) -> None:
+    store = RawStore(tmp_path)
+    assert not store.has("files")
+    first = history({"AAA": CLOSES[:8], "BBB": CLOSES})
+    assert store.proposed("files", first).bars.equals(first.bars)
+    store.merge("files", first, MONDAY)
+    assert store.has("files")
+    more = history({"AAA": [*CLOSES[:7], 5000.0, 5100.0], "CCC": CLOSES})
+    proposed = store.proposed("files", more)
+    store.merge("files", more, TUESDAY)
+    stored = store.read("files", FAR)
+    assert proposed.bars.equals(stored.bars)
+    assert proposed.index.equals(stored.index)
+    assert proposed.listings.equals(stored.listings)
+
+
+def test_after_many_revisions_one_repeats_the_whole_symbol_and_every_past_stays_readable(tmp_path: Path) -> None:
+    store, weeks = RawStore(tmp_path), 2 * WHOLE_AFTER + 5
+    closes = [10_000.0 + 10 * day for day in range(weeks + 3)]
+    for week in range(weeks):
+        given = history({"AAA": closes[: week + 3]})
+        given.bars[0, "close_vnd"] = 9000.0 + week  # one row of the past is told otherwise every week
+        store.merge("files", given, MONDAY + timedelta(weeks=week))
+    names = [Path(name).name for name in revisions(tmp_path) if "/AAA/" in name]
+    assert len(names) == weeks
+    wholes = [place for place, name in enumerate(names) if name.endswith("-whole.parquet")]
+    assert wholes == [WHOLE_AFTER, 2 * WHOLE_AFTER]
+    for week in range(weeks):
+        known = store.read("files", FAR, MONDAY + timedelta(weeks=week)).bars
+        assert known.height == week + 3
+        assert known.get_column("close_vnd").to_list() == [9000.0 + week, *closes[1 : week + 3]]
+    for name in names[: wholes[-1]]:
+        (tmp_path / "files" / "AAA" / name).unlink()  # what lies before the newest whole one is not needed for now
+    assert store.read("files", FAR).bars.get_column("close_vnd").to_list() == [9000.0 + weeks - 1, *closes[1:-1]]
+
+
+def test_a_revision_without_the_newer_columns_is_still_read(tmp_path: Path) -> None:
+    store, given = RawStore(tmp_path), history({"AAA": CLOSES, "BBB": CLOSES})
+    store.merge("files", given, MONDAY)
+    path = next((tmp_path / "files" / "AAA").glob("rev-*"))
+    pl.read_parquet(path).drop("stated_reference_vnd", "exchange").write_parquet(path)
     assert store.read("files", FAR).bars.equals(given.bars)
 
 

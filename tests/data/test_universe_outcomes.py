@@ -98,6 +98,16 @@ def test_the_most_traded_are_those_with_the_highest_median_value() -> None:
     assert most_traded(panel, 2, 4, DAYS[4], pinned=["DDD"]) == ("BBB", "DDD")
 
 
+def test_only_eligible_symbols_are_chosen_even_among_pinned_ones() -> None:
+    panel = panel_of({"AAA": [10.0] * 6, "BBB": [20.0] * 6, "CCC": [30.0] * 6, "DDD": [5.0] * 6})
+    assert most_traded(panel, 2, 4, DAYS[4], eligible=None) == ("BBB", "CCC")
+    assert most_traded(panel, 2, 4, DAYS[4], eligible=("AAA", "BBB", "DDD")) == ("AAA", "BBB")
+    assert most_traded(panel, 2, 4, DAYS[4], pinned=["DDD"], eligible=("AAA", "BBB", "DDD")) == ("BBB", "DDD")
+    assert most_traded(panel, 2, 4, DAYS[4], pinned=["CCC"], eligible=("AAA", "BBB", "DDD")) == ("AAA", "BBB")
+    with pytest.raises(BadDataError, match="not enough traded symbols"):
+        most_traded(panel, 2, 4, DAYS[4], eligible=("AAA",))
+
+
 def test_the_session_itself_and_later_ones_do_not_count() -> None:
     panel = panel_of({"AAA": [10.0, 10.0, 10.0, 10.0, 999.0, 999.0], "BBB": [20.0] * 6})
     assert most_traded(panel, 1, 4, DAYS[4]) == ("BBB",)

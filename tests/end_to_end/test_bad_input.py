@@ -36,7 +36,8 @@ def prices(finished: tuple[Factory, object]) -> pl.DataFrame:
         *(pl.col("close_points").alias(name) for name in ("open", "high", "low", "close", "adj_close")),
         pl.lit(0, pl.Int64).alias("volume"),
     )
-    return pl.concat([plain, index.select(plain.columns)])
+    columns = index.columns
+    return pl.concat([plain.select(columns), index])
 
 
 def run(factory: Factory, *more: str, command: str = "cycle") -> int:

@@ -25,9 +25,12 @@ Config = Annotated[
 AsOf = Annotated[
     str | None, typer.Option("--as-of", metavar="DATE", help="Last day of data, yyyy-mm-dd (default: the last close).")
 ]
-SourceKind = Annotated[Literal["files", "simulated"] | None, typer.Option("--source", help="Where prices come from.")]
+SourceKind = Annotated[
+    Literal["files", "simulated", "cafef_bulk", "cafef_pages", "vndirect"] | None,
+    typer.Option("--source", help="Where prices come from."),
+]
 SourcePath = Annotated[
-    Path | None, typer.Option("--path", help="Price file or folder for --source files (CafeF format or plain OHLCV).")
+    Path | None, typer.Option("--path", help="Price file or folder for --source files (CafeF, AmiBroker or plain).")
 ]
 Listings = Annotated[Path | None, typer.Option("--listings", help="CSV with symbol, exchange, sector.")]
 Folds = Annotated[

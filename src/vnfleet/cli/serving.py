@@ -114,9 +114,10 @@ def predict(
     if output is not None and output.is_dir():
         raise UsageError("--output is a folder", expected="a .csv or .parquet file", found=output)
     from vnfleet.cycle.weekly import forecast_now  # noqa: PLC0415
+    from vnfleet.settings import last_settings  # noqa: PLC0415
 
     with watching(terminal) as observer:
-        forecast = forecast_now(workdir, as_of=day, observer=observer)
+        forecast = forecast_now(workdir, config=last_settings(workdir / "configs"), as_of=day, observer=observer)
     if output is not None:
         forecast.write(output)
     terminal.forecasts(forecast.session, forecast.frame)

@@ -77,6 +77,13 @@ class Terminal:
         self.table(title, ("symbol", "score", "P(up)", "expected return"), rows)
 
 
+def duration(seconds: float) -> str:
+    """Return a duration for a person: "40 s", "12 min", "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
 def _figure(value: float | None, style: str) -> str | None:
     return None if value is None else format(value, style)
 

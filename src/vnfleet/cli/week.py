@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from vnfleet.cli import options as o
-from vnfleet.cli.terminal import Terminal, terminal_of, watching
+from vnfleet.cli.terminal import Terminal, duration, terminal_of, watching
 from vnfleet.core.errors import ExitCode
 
 if TYPE_CHECKING:
+    from vnfleet.cycle.config import CycleConfig
     from vnfleet.cycle.weekly import Week
 
 _FILES = "--source files --path prices.parquet --as-of 2024-12-31"
@@ -23,8 +26,7 @@ _CYCLE = (
     "Exit code 4: the gate kept the old set."
 )
 _PARTS: Final = {
-    "collect": ("Fetch prices into the raw store; a changed past is a new revision, nothing is overwritten.", _FILES),
-    "check": ("Collect, then judge every row and symbol, and serve the panel.", _FILES),
+    "check": ("Collect, then judge every row and symbol; the evidence is on a page in reports/.", _FILES),
     "features": ("Collect, check, then build the 50 features.", _FILES),
     "train": (
         "Everything up to the trained models in models/; finished units are reused.",
@@ -37,12 +39,18 @@ _PARTS: Final = {
         _FILES,
     ),
 }
+Full = Annotated[
+    bool, typer.Option("--full", help="Ask for whole histories, not only for what is new and a little before it.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be asked of whom, and ask nothing.")]
+_WIDE_TERMINAL = 140
 _DEMO_WORKDIR = Path("vnfleet-demo")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command("demo", epilog="Example:  vnfleet demo")(demo)
+    app.command("collect", epilog="Example:  vnfleet collect --source cafef_bulk --dry-run")(collect)
     for name, (text, example) in _PARTS.items():
         app.command(name, help=text, epilog=f"Example:  vnfleet {name} {example}")(_part(name))
 
@@ -65,6 +73,56 @@ def demo(context: typer.Context, workdir: o.Workdir = _DEMO_WORKDIR, as_json: o.
             once_locked=lambda: write_resolved(config, workdir / "configs"),
         )
     return _shown(terminal, week)
+
+
+def collect(
+    context: typer.Context,
+    source: o.SourceKind = None,
+    path: o.SourcePath = None,
+    listings: o.Listings = None,
+    as_of: o.AsOf = None,
+    full: Full = False,
+    dry_run: DryRun = False,
+    config: o.Config = None,
+    workdir: o.Workdir = o.WORKDIR,
+    as_json: o.Json = False,
+) -> int:
+    """Fetch prices into the raw store; a changed past is a new revision, nothing is overwritten."""
+    terminal = terminal_of(context, workdir, as_json=as_json)
+    day = o.parsed_date(as_of)
+    from vnfleet.cycle.weekly import plans_of_collection, run_cycle  # noqa: PLC0415 - torch loads only when needed
+    from vnfleet.settings import write_resolved  # noqa: PLC0415
+
+    settings = _settings(workdir, config, {"source": {"kind": source, "path": path, "listings": listings}})
+    if dry_run:
+        plans = plans_of_collection(settings, workdir=workdir, as_of=day, full=full)
+        rows = [(name, plan.sentence, plan.requests, duration(plan.seconds)) for name, plan in plans]
+        terminal.table("What would be asked", ("source", "what", "requests at most", "at the polite rate"), rows)
+        asked = [{"source": name, **dataclasses.asdict(plan)} for name, plan in plans]
+        terminal.document({"ok": True, "exit_code": 0, "plans": asked})
+        return 0
+    with watching(terminal) as observer:
+        week = run_cycle(
+            settings,
+            workdir=workdir,
+            as_of=day,
+            last_step="collect",
+            full=full,
+            observer=observer,
+            once_locked=lambda: write_resolved(settings, workdir / "configs"),
+        )
+    return _shown(terminal, week)
+
+
+def _settings(
+    workdir: Path, config: Path | None, given: dict[str, dict[str, object | None]], preset: str | None = None
+) -> CycleConfig:
+    from vnfleet.settings import find_settings, load_settings  # noqa: PLC0415 - torch loads only when needed
+
+    overrides = {
+        table: {key: value for key, value in keys.items() if value is not None} for table, keys in given.items()
+    }
+    return load_settings(file=find_settings(config, workdir), environ=os.environ, overrides=overrides, preset=preset)
 
 
 def _part(last_step: str) -> Callable[..., int]:
@@ -95,16 +153,11 @@ def _part(last_step: str) -> Callable[..., int]:
             "universe": {"models": models},
             "remote": {"mode": mode, "remote": remote},
         }
-        overrides = {
-            table: {key: value for key, value in keys.items() if value is not None} for table, keys in given.items()
-        }
         day, only = o.parsed_date(as_of), o.parsed_symbols(symbols)
         from vnfleet.cycle.weekly import run_cycle  # noqa: PLC0415 - torch loads only when needed
-        from vnfleet.settings import find_settings, load_settings, write_resolved  # noqa: PLC0415
+        from vnfleet.settings import write_resolved  # noqa: PLC0415
 
-        settings = load_settings(
-            file=find_settings(config, workdir), environ=os.environ, overrides=overrides, preset=preset
-        )
+        settings = _settings(workdir, config, given, preset)
         with watching(terminal) as observer:
             week = run_cycle(
                 settings,
@@ -115,9 +168,25 @@ def _part(last_step: str) -> Callable[..., int]:
                 observer=observer,
                 once_locked=lambda: write_resolved(settings, workdir / "configs"),
             )
+        if last_step == "check":
+            return _checked(terminal, week)
         return _shown(terminal, week)
 
     return run
+
+
+def _checked(terminal: Terminal, week: Week) -> int:
+    """Print what the court found; return the exit code."""
+    from vnfleet.reporting.check_page import CHECK_TABLE_COLUMNS, check_document, check_table  # noqa: PLC0415
+
+    assert week.quality is not None, "a week up to check carries its verdicts"
+    columns = len(CHECK_TABLE_COLUMNS) - (shutil.get_terminal_size().columns < _WIDE_TERMINAL)  # no examples then
+    rows = [row[:columns] for row in check_table(week.quality)]
+    terminal.table(f"What the court found, data to {week.as_of}", CHECK_TABLE_COLUMNS[:columns], rows)
+    for step in week.steps:
+        terminal.say(step.summary)
+    terminal.document({"ok": True, "exit_code": 0, **week.as_json(), "quality": check_document(week.quality)})
+    return 0
 
 
 def _shown(terminal: Terminal, week: Week) -> int:

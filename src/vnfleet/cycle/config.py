@@ -6,11 +6,13 @@ One frozen dataclass a table of ``vnfleet.toml``; `vnfleet.settings` fills them,
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from vnfleet.data.sources.simulated import SimulatedMarket
+from vnfleet.market.calendar import CalendarOverrides
 from vnfleet.model.stockformer import StockformerConfig, preset
 from vnfleet.releases.gate import GateLimits, RefreshLimits
 from vnfleet.trading.portfolio import TopKPolicy
@@ -38,19 +40,22 @@ class SourceConfig:
     path : the file or folder; needed by "files".
     listings : optional CSV with symbol, exchange, sector; also the symbols asked of vendors that are asked one by one.
     unit : unit of plain files; "auto" decides by the size of the prices and refuses when unsure.
+    columns : for plain files with other column names: ours (`close`) -> theirs (`Last`).
     fallback : asked in this order when `kind` fails. Each keeps its own history: two vendors are never spliced.
     cross_check : second opinions; they never enter the panel, the court compares their returns.
-    cross_check_path : the file or folder of a "files" second opinion.
+    cross_check_path : the file or folder of a "files" second opinion; its prices are adjusted ones.
     per_symbol : symbols whose whole history "cafef_bulk" takes from CafeF's pages, because its zips lose what was
         before a transfer between exchanges (ACB).
     max_age_days : the newest session may be this many calendar days older than `as_of`.
     requests_per_second, max_concurrent : politeness, per host.
+    hosts : other addresses for vendors, by source name: a mirror, a proxy, a stand-in.
     """
 
     kind: PrimaryKind = "files"
     path: Path | None = None
     listings: Path | None = None
     unit: Literal["auto", "vnd", "thousand_vnd"] = "auto"
+    columns: Mapping[str, str] = field(default_factory=dict)
     fallback: tuple[PrimaryKind, ...] = ()
     cross_check: tuple[OpinionKind, ...] = ()
     cross_check_path: Path | None = None
@@ -58,6 +63,7 @@ class SourceConfig:
     max_age_days: int = 7
     requests_per_second: float = 1.0
     max_concurrent: int = 1
+    hosts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what nothing can meet."""
@@ -67,6 +73,10 @@ class SourceConfig:
             raise ValueError("requests_per_second must be above 0, max_concurrent at least 1")
         if self.kind in self.fallback or len(set(self.fallback)) != len(self.fallback):
             raise ValueError(f"fallback names a source twice: {[self.kind, *self.fallback]}")
+        if self.kind in self.cross_check and self.kind != "files":
+            raise ValueError(f"{self.kind} cannot check itself: name another source in cross_check")
+        if unknown := sorted(set(self.hosts) - {*get_args(PrimaryKind), *get_args(OpinionKind)}):
+            raise ValueError(f"hosts names unknown sources: {unknown}")
         if "files" in self.cross_check and self.cross_check_path is None:
             raise ValueError('a "files" cross_check needs cross_check_path')
 
@@ -94,6 +104,8 @@ class UniverseConfig:
         """Refuse counts below one and names that are no symbols."""
         if min(self.collected, self.models, self.window_sessions) < 1:
             raise ValueError("collected, models and window_sessions must be at least 1")
+        if self.collected < self.models:
+            raise ValueError(f"{self.models} models need at least as many collected symbols, found {self.collected}")
         for symbol in (*self.pinned, *self.excluded):
             if not _SYMBOL.fullmatch(symbol):
                 raise ValueError(f"not a symbol: {symbol!r} (expected upper-case letters and digits)")
@@ -172,6 +184,7 @@ class CycleConfig:
 
     source: SourceConfig = field(default_factory=SourceConfig)
     simulated: SimulatedMarket = field(default_factory=SimulatedMarket)
+    calendar: CalendarOverrides = field(default_factory=CalendarOverrides)
     universe: UniverseConfig = field(default_factory=UniverseConfig)
     folds: FoldsConfig = field(default_factory=FoldsConfig)
     model: StockformerConfig = field(default_factory=StockformerConfig)

@@ -2,42 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from vnfleet.core.clock import Clock
-from vnfleet.core.errors import BadDataError, UsageError
+from vnfleet.core.clock import Clock, utc_text
+from vnfleet.core.errors import BadDataError
 from vnfleet.core.sealed import read_manifest
 from vnfleet.cycle.config import CycleConfig
-from vnfleet.cycle.runner import Observer
+from vnfleet.cycle.gathering import universe_of
+from vnfleet.cycle.runner import Facts, Observer, StepOutcome
 from vnfleet.cycle.workdir import Folders
 from vnfleet.data.outcomes import forward_returns, outcome_frame
-from vnfleet.data.panel import Panel, PanelStore
-from vnfleet.data.sources.base import Source
-from vnfleet.data.sources.files import FilesSource
-from vnfleet.data.sources.simulated import SimulatedSource
-from vnfleet.data.universe import most_traded
+from vnfleet.data.panel import Panel, PanelStore, Served
+from vnfleet.data.sources.base import RawHistory
+from vnfleet.data.universe import UniverseChoice, most_traded
 from vnfleet.evaluation.splits import LIVE, Fold, live_fold, yearly_folds
 from vnfleet.features.cube import CUBE_KIND, FeatureCube, build_cube, cube_id_of, load_cube, save_cube
 from vnfleet.training.dataset import TrainingData
 from vnfleet.training.recipe import Recipe
 
 
-def source_of(config: CycleConfig) -> Source:
-    """Return the configured source; raises `UsageError` when files are wanted but none are named."""
-    if config.source.kind == "simulated":
-        return SimulatedSource(config.simulated)
-    if config.source.path is None:
-        raise UsageError(
-            "no prices are named",
-            expected="--path prices.parquet, or path in [source] of vnfleet.toml",
-            fix="to try without data of your own: vnfleet demo",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Which record of prices a week reads: whose, who else is heard, and as it was known at which moment.
+
+    A week that is looked at again later reads the same, whatever was collected since.
+    """
+
+    source: str
+    opinions: tuple[str, ...]
+    known_at: datetime | None
+
+    def as_facts(self) -> Facts:
+        """Return the record as a step's facts."""
+        known_at = None if self.known_at is None else utc_text(self.known_at)
+        return {"source": self.source, "opinions": list(self.opinions), "known_at": known_at}
+
+    @classmethod
+    def of_step(cls, collected: StepOutcome) -> Record:
+        """Return the record that a collect step wrote."""
+        opinions, known_at = collected.facts.get("opinions"), collected.facts.get("known_at")
+        return cls(
+            source=collected.text("source"),
+            opinions=tuple(str(name) for name in opinions) if isinstance(opinions, list) else (),
+            known_at=datetime.fromisoformat(known_at) if isinstance(known_at, str) else None,
         )
-    return FilesSource(config.source.path, config.source.listings)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,8 +69,12 @@ class WeekContext:
     clock: Clock
     observer: Observer
     only: tuple[str, ...] = ()
+    full: bool = False
+    ask_anew: bool = False
+    record: Record | None = None
+    _served: Served | None = None
+    _universe: UniverseChoice | None = None
     _recipe: Recipe | None = None
-    _panel: Panel | None = None
     _cube: FeatureCube | None = None
     _data: TrainingData | None = None
     _folds: tuple[Fold, ...] | None = None
@@ -76,9 +94,26 @@ class WeekContext:
 
     def panel(self) -> Panel:
         """Return the judged prices up to `as_of`."""
-        if self._panel is None:
-            self._panel = PanelStore(self.folders.workdir, self.config.source.kind).serve(self.as_of)
-        return self._panel
+        return self.served().panel
+
+    def served(self) -> Served:
+        """Return the panel with what it was judged from."""
+        if self._served is None:
+            assert self.record is not None, "collect comes first"
+            store = PanelStore(self.folders.workdir, self.record.source, self.record.opinions, self.config.calendar)
+            self._served = store.serve_with_evidence(self.as_of, self.record.known_at, symbols_of=self._chosen)
+        return self._served
+
+    def universe(self) -> UniverseChoice | None:
+        """Return how the panel's symbols were chosen; None when the source has no more than are wanted."""
+        self.served()
+        return self._universe
+
+    def _chosen(self, history: RawHistory) -> Sequence[str]:
+        self._universe = universe_of(history, self.config, self.as_of)
+        if self._universe is not None:
+            return self._universe.symbols
+        return history.bars.get_column("symbol").unique().sort().to_list()
 
     def cube(self) -> FeatureCube:
         """Return the features of the panel, from disk when they are sealed there, else built and sealed."""
@@ -129,7 +164,7 @@ class WeekContext:
                 horizon_sessions=config.horizon_sessions,
                 valid_sessions=config.training.valid_sessions,
                 min_train_sessions=config.folds.min_train_sessions,
-                universe_of=self._universe_of,
+                universe_of=self._live_universe_of,
             )
             self._folds = (*judged, live)
         return self._folds
@@ -143,6 +178,12 @@ class WeekContext:
         return self.folds()[-1]
 
     def _universe_of(self, before: date) -> tuple[str, ...]:
+        return self._primary_symbols(before, None)
+
+    def _live_universe_of(self, before: date) -> tuple[str, ...]:
+        return self._primary_symbols(before, self.panel().quality.live)
+
+    def _primary_symbols(self, before: date, eligible: Sequence[str] | None) -> tuple[str, ...]:
         universe = self.config.universe
         return most_traded(
             self.panel(),
@@ -151,6 +192,7 @@ class WeekContext:
             before,
             pinned=universe.pinned,
             excluded=universe.excluded,
+            eligible=eligible,
         )
 
     def _newest_years(self) -> list[int]:

@@ -19,11 +19,14 @@ from pydantic import JsonValue
 from vnfleet.core.atomic import write_file
 from vnfleet.core.clock import ICT, Clock, SystemClock, cycle_id_of
 from vnfleet.core.errors import BadDataError, UsageError
-from vnfleet.cycle.config import CycleConfig, SourceConfig
-from vnfleet.cycle.context import WeekContext
+from vnfleet.cycle.config import CycleConfig
+from vnfleet.cycle.context import Record, WeekContext
+from vnfleet.cycle.gathering import Gathering
 from vnfleet.cycle.runner import STEPS, Observer, Runner, SilentObserver, StepOutcome, latest_cycle, read_steps
+from vnfleet.cycle.sources import sources_of
 from vnfleet.cycle.status import step_json
 from vnfleet.cycle.steps.champion import champion_of
+from vnfleet.cycle.steps.evidence import read_report
 from vnfleet.cycle.steps.fitting import train
 from vnfleet.cycle.steps.judging import evaluate
 from vnfleet.cycle.steps.prices import check, collect, features
@@ -31,6 +34,8 @@ from vnfleet.cycle.steps.releasing import deploy, gate, predict, read_decision, 
 from vnfleet.cycle.steps.telling import report, report_path
 from vnfleet.cycle.steps.trading import backtest
 from vnfleet.cycle.workdir import Folders, locked
+from vnfleet.data.court.quality import QualityReport
+from vnfleet.data.sources.base import FetchPlan
 from vnfleet.releases.deploy import current_release
 from vnfleet.releases.gate import GateDecision
 from vnfleet.releases.predict import predict as forecast_release
@@ -52,6 +57,7 @@ class Week:
     current_release_id: str | None = None
     predictions: pl.DataFrame | None = None
     report: Path | None = None
+    quality: QualityReport | None = None
 
     def as_json(self) -> dict[str, JsonValue]:
         """Return the week as plain JSON values."""
@@ -73,6 +79,7 @@ def run_cycle(
     as_of: date | None = None,
     symbols: tuple[str, ...] = (),
     last_step: str = "report",
+    full: bool = False,
     observer: Observer | None = None,
     clock: Clock | None = None,
     once_locked: Callable[[], object] | None = None,
@@ -80,7 +87,9 @@ def run_cycle(
     """Run the week of `as_of` (by default of the last close) up to `last_step` and return what it came to.
 
     `symbols` makes it a partial run: only their artifacts are written to ``models/``, every symbol still stands behind
-    features and backbone, and the week ends before the gate. `once_locked` is called when the work directory is ours.
+    features and backbone, and the week ends before the gate. `full` asks for whole histories; with "collect"
+    as the last step they are asked even if this day was collected before. `once_locked` is called when the work
+    directory is ours.
 
     Raises
     ------
@@ -98,6 +107,8 @@ def run_cycle(
         clock=now,
         observer=observer or SilentObserver(),
         only=symbols,
+        full=full,
+        ask_anew=full or last_step == "collect",
     )
     cycle_id = cycle_id_of(day)
     with locked(workdir, f"week {cycle_id}"):
@@ -111,6 +122,22 @@ def run_cycle(
             if step.name == last_step:
                 break
         return _what_it_came_to(runner, week)
+
+
+def plans_of_collection(
+    config: CycleConfig, *, workdir: Path, as_of: date | None = None, full: bool = False, clock: Clock | None = None
+) -> tuple[tuple[str, FetchPlan], ...]:
+    """Return (source, what it would be asked for) of a collection; asks nothing and changes nothing."""
+    now = clock or SystemClock()
+    folders = Folders(workdir)
+    return Gathering(
+        config=config,
+        folders=folders,
+        sources=sources_of(config, folders, now),
+        as_of=as_of or last_close(now.now()),
+        known_at=now.now(),
+        full=full,
+    ).plans()
 
 
 def _refuse_to_go_back(week: WeekContext) -> None:
@@ -155,6 +182,7 @@ def _what_it_came_to(runner: Runner, week: WeekContext) -> Week:
         current_release_id=None if now is None else now.release_id,
         predictions=read_predictions(done["predict"]) if "predict" in done else None,
         report=report_path(week) if "report" in done else None,
+        quality=read_report(done["check"].folder) if "check" in done else None,
     )
 
 
@@ -178,9 +206,16 @@ class Forecast:
 
 
 def forecast_now(
-    workdir: Path, *, as_of: date | None = None, observer: Observer | None = None, clock: Clock | None = None
+    workdir: Path,
+    *,
+    config: CycleConfig | None = None,
+    as_of: date | None = None,
+    observer: Observer | None = None,
+    clock: Clock | None = None,
 ) -> Forecast:
     """Forecast the newest collected session (up to `as_of`) with what serves; nothing is fetched or trained.
+
+    `config` says how the symbols behind the features are chosen; None: the defaults.
 
     Raises `UsageError` when nothing serves, `BadDataError` when nothing was collected or too few symbols have data.
     """
@@ -189,14 +224,14 @@ def forecast_now(
     if now is None:
         raise UsageError("no release is live", where=folders.models_prod, fix="vnfleet cycle")
     collected = newest_collected(folders.cycles)
-    source = collected.text("source")
     with locked(workdir, "predicting"):
         week = WeekContext(
-            config=CycleConfig(source=SourceConfig(kind="simulated" if source == "simulated" else "files")),
+            config=config or CycleConfig(),
             folders=folders,
             as_of=as_of or date.fromisoformat(collected.text("newest_session")),
             clock=clock or SystemClock(),
             observer=observer or SilentObserver(),
+            record=Record.of_step(collected),
         )
         session = week.panel().sessions[-1]
         if session < release_day(now.release_id):

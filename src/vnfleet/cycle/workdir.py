@@ -22,6 +22,16 @@ class Folders:
         return self.workdir / "data" / "raw"
 
     @property
+    def announced(self) -> Path:
+        """Corporate actions as vendors announced them, append-only."""
+        return self.workdir / "data" / "announced"
+
+    @property
+    def cache(self) -> Path:
+        """What vendors answered, kept for a few days so that an interrupted collection goes on."""
+        return self.workdir / "data" / "cache"
+
+    @property
     def features(self) -> Path:
         """Feature cubes by id."""
         return self.workdir / "data" / "features"
@@ -35,6 +45,11 @@ class Folders:
     def package(self) -> Path:
         """Training data as it travels."""
         return self.workdir / "data" / "training_package"
+
+    @property
+    def updates(self) -> Path:
+        """Weekly increments from one training package to the next."""
+        return self.workdir / "data" / "weekly_updates"
 
     @property
     def units(self) -> Path:

@@ -5,7 +5,7 @@ Axes: S symbols (sorted), T sessions (market axis, ascending).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -18,10 +18,11 @@ from vnfleet.core.ids import frame_sha256, short_id
 from vnfleet.data.actions.events import EventLedger, LedgerReport
 from vnfleet.data.actions.steps import LearnedSteps
 from vnfleet.data.court.checks import check_bars
-from vnfleet.data.court.quality import MIN_SESSIONS, QualityReport, examine
+from vnfleet.data.court.opinions import Opinion, opinion_of
+from vnfleet.data.court.quality import MIN_SESSIONS, Examination, QualityReport, examine
 from vnfleet.data.sources.base import RawHistory
 from vnfleet.data.store import RawStore
-from vnfleet.market.calendar import trading_sessions
+from vnfleet.market.calendar import NO_OVERRIDES, CalendarOverrides, trading_sessions
 from vnfleet.market.rules import KNOWN_FROM, KNOWN_TO
 
 PANEL_SCHEMA: dict[str, pl.DataType] = {
@@ -37,6 +38,7 @@ PANEL_SCHEMA: dict[str, pl.DataType] = {
     "break_before": pl.Boolean(),
     "exchange": pl.String(),
 }
+SymbolsOf = Callable[[RawHistory], Sequence[str]]
 _NO_NUMBERS = ("symbol", "session", "exchange")
 _DERIVED = {
     "adj_open": pl.col("open_vnd") * pl.col("factor"),
@@ -161,24 +163,58 @@ def assembled(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A panel with what it was judged from, for those who show the evidence.
+
+    raw : the history before the court, as `RawHistory.bars`. used : the traded rows after it, of quarantined symbols
+    too. events : `EVENTS_SCHEMA`, what became of every step between raw and adjusted prices. opinions : the second
+    opinions the court heard.
+    """
+
+    panel: Panel
+    raw: pl.DataFrame
+    used: pl.DataFrame
+    events: pl.DataFrame
+    opinions: tuple[Opinion, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class PanelStore:
     """The door to the history of one source: raw revisions in, judged panels out.
 
     workdir : the factory's working folder (raw data in data/raw, the vendor's steps as first learned in data/events).
     source_name : which source's record to read.
+    opinions : names of other sources in the same record; the court compares their returns, their prices never enter.
+    overrides : what the user knows better about the calendar.
     """
 
     workdir: Path
     source_name: str
+    opinions: tuple[str, ...] = ()
+    overrides: CalendarOverrides = NO_OVERRIDES
 
-    def serve(self, as_of: date, known_at: datetime | None = None) -> Panel:
+    def serve(self, as_of: date, known_at: datetime | None = None, *, symbols_of: SymbolsOf | None = None) -> Panel:
         """Return the panel of everything up to `as_of`, as it was known at `known_at` (None: as it is known now).
+
+        symbols_of : chooses from the raw history (already cut at `as_of`) the symbols that are judged; None: all.
 
         Raises `BadDataError` when nothing is stored or no symbol is fit for use.
         """
-        history = RawStore(self.workdir / "data" / "raw").read(self.source_name, as_of, known_at)
-        return build_panel(history, as_of, self._ledger.read(known_at))
+        return self.serve_with_evidence(as_of, known_at, symbols_of=symbols_of).panel
+
+    def serve_with_evidence(
+        self, as_of: date, known_at: datetime | None = None, *, symbols_of: SymbolsOf | None = None
+    ) -> Served:
+        """Return what `serve` returns together with what it was judged from."""
+        store = RawStore(self.workdir / "data" / "raw")
+        history = store.read(self.source_name, as_of, known_at)
+        if symbols_of is not None:
+            history = history.only(symbols_of(history))
+        told = [
+            opinion_of(name, store.read(name, as_of, known_at)) for name in self.opinions if store.has(name, known_at)
+        ]
+        return judged(history, as_of, self._ledger.read(known_at), told, self.overrides)
 
     def record_events(self, known_at: datetime) -> LedgerReport:
         """Remember the vendor's steps in all that was merged by `known_at` (aware); the same again writes nothing.
@@ -196,18 +232,40 @@ class PanelStore:
         return EventLedger(self.workdir / "data" / "events", self.source_name)
 
 
-def build_panel(history: RawHistory, as_of: date, learned: LearnedSteps | None = None) -> Panel:
+def build_panel(
+    history: RawHistory, as_of: date, learned: LearnedSteps | None = None, opinions: Sequence[Opinion] = ()
+) -> Panel:
     """Return the panel of `history` as of a day: judged, chained forward, placed on the market axis.
 
     learned : the vendor's steps that were known before this vintage; None: all are read from it.
+    opinions : what other vendors say, for the court.
 
     Raises `BadDataError` when no session or no symbol is left, with the court's most frequent reason.
     """
-    expected = _expected_sessions(history, as_of)
-    if learned is not None:
-        cut = history.until(as_of)
-        history = RawHistory(learned.placed(cut.bars), cut.index, cut.listings)
-    examined = examine(history, as_of, expected)
+    return judged(history, as_of, learned, opinions).panel
+
+
+def judged(
+    history: RawHistory,
+    as_of: date,
+    learned: LearnedSteps | None = None,
+    opinions: Sequence[Opinion] = (),
+    overrides: CalendarOverrides = NO_OVERRIDES,
+) -> Served:
+    """Return what `build_panel` returns together with what it was judged from."""
+    raw = history.until(as_of)
+    placed = raw if learned is None else RawHistory(learned.placed(raw.bars), raw.index, raw.listings)
+    examined = examine(placed, as_of, _expected_sessions(raw, as_of, overrides), opinions)
+    return Served(
+        panel=_panel_of(examined, raw, as_of),
+        raw=raw.bars,
+        used=examined.bars.filter(pl.col("volume_shares") > 0),
+        events=examined.events,
+        opinions=tuple(opinions),
+    )
+
+
+def _panel_of(examined: Examination, history: RawHistory, as_of: date) -> Panel:
     symbols = examined.report.accepted
     sessions = examined.sessions
     if not symbols or sessions.is_empty():
@@ -249,9 +307,9 @@ def build_panel(history: RawHistory, as_of: date, learned: LearnedSteps | None =
     )
 
 
-def _expected_sessions(history: RawHistory, as_of: date) -> list[date] | None:
+def _expected_sessions(history: RawHistory, as_of: date, overrides: CalendarOverrides) -> list[date] | None:
     """Return the calendar's sessions from the first bar to `as_of`, as far as the calendar is known that long."""
     first = history.bars.get_column("session").min()
     if not isinstance(first, date) or not KNOWN_FROM <= as_of <= KNOWN_TO:
         return None
-    return trading_sessions(max(first, KNOWN_FROM), as_of)
+    return trading_sessions(max(first, KNOWN_FROM), as_of, overrides)

@@ -2,13 +2,18 @@
 
 `<root>/<source>/<symbol>/rev-000001-20251122T084500Z.parquet`: a revision holds only the rows that were new or changed
 that day, and is written once, whole or not at all. For every session the newest revision known by then wins, so the
-past can be read as it was known. The index lives in the folder "VNINDEX", the listings in "_listings".
+past can be read as it was known. After `WHOLE_AFTER` revisions of a symbol the next one repeats all of it. The index
+lives in the folder "VNINDEX", the listings in "_listings".
+
+No symbol ever holds rows on two bases (`vnfleet.data.overlap`): a told part is merged only where it agrees with what is
+stored; a re-based history only when it is told whole.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -17,13 +22,16 @@ import polars as pl
 
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.lock import holding
-from vnfleet.data.revisions import (
-    Revision,
-    append_revision,
-    read_revision,
-    remove_unfinished,
-    revisions_in,
+from vnfleet.data.overlap import (
+    OVERLAP_SCHEMA,
+    PartialHistoryError,
+    Rebased,
+    compare_overlap,
+    moved_bases,
+    refusals,
+    split_repeated,
 )
+from vnfleet.data.revisions import append_revision, read_current, remove_unfinished, revisions_in
 from vnfleet.data.sources.base import (
     INDEX_SCHEMA,
     INDEX_SYMBOL,
@@ -31,13 +39,16 @@ from vnfleet.data.sources.base import (
     OPTIONAL_COLUMNS,
     RAW_SCHEMA,
     RawHistory,
-    raw_history,
 )
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 _FIX = "restore this file from a backup, or delete it and collect the symbol again"
 _LISTINGS = "_listings"
+_KEY = ("symbol", "session")
+_SYMBOLS_AT_ONCE = 256
+WHOLE_AFTER = 24
+_WRITERS = 4  # a write mostly waits for the disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +57,26 @@ class MergeReport:
 
     new_rows, changed_rows : bars whose session was unknown before, or known with other values (index rows included).
     symbols : symbols with a new revision (the index counts, the listings do not).
+    rebased : symbols told on another base than the stored one, whole. corrected : symbols with a few other adjusted
+        closes. forgotten_rows : sessions those no longer tell; their adjusted close is unknown from now on.
     """
 
     new_rows: int
     changed_rows: int
     symbols: int
+    rebased: tuple[Rebased, ...] = ()
+    corrected: tuple[str, ...] = ()
+    forgotten_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """Rows to write, `RAW_SCHEMA` sorted; how many of their sessions are new; what was forgotten; the comparison."""
+
+    rows: pl.DataFrame
+    new_rows: int
+    forgotten_rows: int
+    overlaps: pl.DataFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +85,46 @@ class RawStore:
 
     root: Path
 
-    def merge(self, source_name: str, history: RawHistory, known_at: datetime) -> MergeReport:
+    def merge(
+        self, source_name: str, history: RawHistory, known_at: datetime, *, max_forgotten_frac: float = 0.0
+    ) -> MergeReport:
         """Add what is new or changed in `history`, learned at `known_at` (aware); the same again writes nothing.
 
         Sessions the source no longer mentions stay. A killed merge leaves whole revisions only; running it again
-        completes it. Raises `BusyError` while another process merges, `ResourceError` on a full disk and
-        `BadDataError` when `known_at` lies before a revision that is already there.
+        completes it.
+
+        max_forgotten_frac : a history on another base must tell every stored session again, but for this share of them:
+            these keep their raw prices, their adjusted close becomes unknown (the event ledger has the steps).
+
+        Raises `PartialHistoryError` (nothing is written) when the rows of a symbol do not fit what is stored,
+        `BusyError` while another process merges, `ResourceError` on a full disk and `BadDataError` when `known_at`
+        lies before a revision that is already there.
         """
         if known_at.tzinfo is None:
             raise ValueError("known_at must be time-zone aware")
+        known_at = known_at.astimezone(UTC)
         folder = self.root / _folder_name(source_name)
-        new_rows = changed_rows = symbols = 0
         with holding(folder / ".lock", "merging prices"):
             remove_unfinished(folder, "*/.rev-*")
-            for name, rows in _parts(history):
-                new, changed = _merge_part(folder / name, rows, known_at.astimezone(UTC))
-                if name != _LISTINGS:
-                    new_rows, changed_rows, symbols = (
-                        new_rows + new,
-                        changed_rows + changed,
-                        symbols + (new + changed > 0),
-                    )
-        return MergeReport(new_rows=new_rows, changed_rows=changed_rows, symbols=symbols)
+            changes = self._changes(folder, history.bars, max_forgotten_frac)
+            index = _news(folder / INDEX_SYMBOL, history.index, "session")
+            listings = _news(folder / _LISTINGS, history.listings, "symbol")
+            parts = [
+                (folder / str(symbol), rows)
+                for (symbol,), rows in changes.rows.partition_by("symbol", as_dict=True, maintain_order=True).items()
+            ]
+            others = [(folder / INDEX_SYMBOL, index[0]), (folder / _LISTINGS, listings[0])]
+            _append_all(parts + [part for part in others if part[1].height], known_at)
+        rebased = moved_bases(changes.overlaps)
+        moved = changes.overlaps.filter(pl.col("moved") > 0).get_column("symbol").to_list()
+        return MergeReport(
+            new_rows=changes.new_rows + index[1],
+            changed_rows=changes.rows.height - changes.new_rows + index[0].height - index[1],
+            symbols=len(parts) + (index[0].height > 0),
+            rebased=rebased,
+            corrected=tuple(sorted(set(moved) - {each.symbol for each in rebased})),
+            forgotten_rows=changes.forgotten_rows,
+        )
 
     def read(self, source_name: str, as_of: date, known_at: datetime | None = None) -> RawHistory:
         """Return the history up to `as_of` as it was known at `known_at` (None: as it is known now).
@@ -88,30 +132,106 @@ class RawStore:
         Raises `BadDataError` when nothing is stored, or naming the revision that is damaged.
         """
         folder = self.root / _folder_name(source_name)
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-        parts: dict[str, list[pl.DataFrame]] = {"bars": [], "index": [], "listings": []}
-        for name in names:
-            kind = {INDEX_SYMBOL: "index", _LISTINGS: "listings"}.get(name, "bars")
-            current = _current(revisions_in(folder / name, known_at), _schema_of(name))
-            if current is not None:
-                parts[kind].append(current)
-        if not parts["bars"]:
+        history = _read(folder, known_at)
+        if history.bars.is_empty():
             raise BadDataError(
                 f"the raw store has nothing from source {source_name!r}"
                 + (f" known by {known_at}" if known_at else ""),
                 where=folder,
                 fix="run `vnfleet collect` first",
             )
-        index = pl.concat(parts["index"]) if parts["index"] else None
-        listings = pl.concat(parts["listings"]) if parts["listings"] else None
-        return raw_history(pl.concat(parts["bars"]), index, listings).until(as_of)
+        return history.until(as_of)
+
+    def has(self, source_name: str, known_at: datetime | None = None) -> bool:
+        """Return whether anything from a source was stored by `known_at` (None: ever)."""
+        folder = self.root / _folder_name(source_name)
+        return any(revisions_in(folder / symbol, known_at) for symbol in _symbols_in(folder))
+
+    def symbols(self, source_name: str) -> list[str]:
+        """Return the symbols on record from a source, sorted; none when nothing is stored."""
+        return sorted(_symbols_in(self.root / _folder_name(source_name)))
+
+    def overlaps(self, source_name: str, history: RawHistory) -> pl.DataFrame:
+        """Return how `history` compares with what is stored: `OVERLAP_SCHEMA`, no row for symbols not stored yet."""
+        folder = self.root / _folder_name(source_name)
+        compared = [
+            compare_overlap(stored, told) for stored, told in _groups(folder, _sorted(history.bars)) if stored.height
+        ]
+        return pl.concat(compared) if compared else pl.DataFrame(schema=OVERLAP_SCHEMA)
+
+    def proposed(self, source_name: str, history: RawHistory, *, max_forgotten_frac: float = 0.0) -> RawHistory:
+        """Return what would be stored after merging `history`; writes nothing.
+
+        Raises `PartialHistoryError` as `merge` does, and `BadDataError` naming a damaged revision.
+        """
+        folder = self.root / _folder_name(source_name)
+        changes = self._changes(folder, history.bars, max_forgotten_frac)
+        stored = _read(folder, None)
+        index, _ = _news(folder / INDEX_SYMBOL, history.index, "session")
+        listings, _ = _news(folder / _LISTINGS, history.listings, "symbol")
+        return RawHistory(
+            bars=_sorted(_updated(stored.bars, changes.rows, _KEY)),
+            index=_updated(stored.index, index, ("session",)).sort("session"),
+            listings=_updated(stored.listings, listings, ("symbol",)).sort("symbol"),
+        )
+
+    def _changes(self, folder: Path, bars: pl.DataFrame, max_forgotten_frac: float) -> _Changes:
+        """Return what `bars` change; raises `PartialHistoryError` and `BadDataError` as `merge` does."""
+        rows, overlaps, new_rows, forgotten_rows = [bars.clear()], [pl.DataFrame(schema=OVERLAP_SCHEMA)], 0, 0
+        for stored, told in _groups(folder, _sorted(bars)):
+            differing, num_new = _differing(stored, told)
+            if stored.height:
+                compared = compare_overlap(stored, told)
+                overlaps.append(compared)
+                forgotten = _forgotten(stored, told, compared)
+                forgotten_rows += forgotten.height
+                differing = _sorted(pl.concat([differing, forgotten])) if forgotten.height else differing
+            rows.append(differing)
+            new_rows += num_new
+        judged = pl.concat(overlaps)
+        refused = refusals(judged, max_forgotten_frac)
+        if refused:
+            raise PartialHistoryError(refused, folder)
+        return _Changes(rows=pl.concat(rows), new_rows=new_rows, forgotten_rows=forgotten_rows, overlaps=judged)
 
 
-def _parts(history: RawHistory) -> list[tuple[str, pl.DataFrame]]:
-    by_symbol = history.bars.partition_by("symbol", as_dict=True, maintain_order=True)
-    bars = [(_folder_name(str(key[0])), rows) for key, rows in by_symbol.items()]
-    others = [(INDEX_SYMBOL, history.index), (_LISTINGS, history.listings)]
-    return bars + [(name, rows) for name, rows in others if rows.height]
+def _read(folder: Path, known_at: datetime | None) -> RawHistory:
+    bars = _current_bars(folder, sorted(_symbols_in(folder)), known_at)
+    return RawHistory(
+        bars=bars,
+        index=read_current(
+            {INDEX_SYMBOL: revisions_in(folder / INDEX_SYMBOL, known_at)}, INDEX_SCHEMA, "session", _FIX
+        ),
+        listings=read_current({_LISTINGS: revisions_in(folder / _LISTINGS, known_at)}, LISTINGS_SCHEMA, "symbol", _FIX),
+    )
+
+
+def _current_bars(folder: Path, symbols: list[str], known_at: datetime | None = None) -> pl.DataFrame:
+    revisions = {symbol: revisions_in(folder / symbol, known_at) for symbol in symbols}
+    return read_current(revisions, RAW_SCHEMA, "session", _FIX, OPTIONAL_COLUMNS)
+
+
+def _symbols_in(folder: Path) -> Iterator[str]:
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir() and path.name not in (INDEX_SYMBOL, _LISTINGS):
+            yield path.name
+
+
+def _groups(folder: Path, told: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """Yield (stored, told) of some symbols at a time, both sorted by symbol and session."""
+    counts = told.get_column("symbol").rle().struct.unnest()
+    ends = counts.get_column("len").cum_sum().to_list()
+    symbols = [_folder_name(symbol) for symbol in counts.get_column("value").to_list()]
+    there = set(_symbols_in(folder))
+    for begin in range(0, len(symbols), _SYMBOLS_AT_ONCE):
+        group = symbols[begin : begin + _SYMBOLS_AT_ONCE]
+        first = ends[begin - 1] if begin else 0
+        rows = told.slice(first, ends[begin + len(group) - 1] - first)
+        yield _current_bars(folder, [symbol for symbol in group if symbol in there]), rows
+
+
+def _sorted(bars: pl.DataFrame) -> pl.DataFrame:
+    return bars.sort(_KEY, maintain_order=True)
 
 
 def _folder_name(name: str) -> str:
@@ -124,49 +244,80 @@ def _folder_name(name: str) -> str:
     return name
 
 
-def _schema_of(name: str) -> dict[str, pl.DataType]:
-    return {INDEX_SYMBOL: INDEX_SCHEMA, _LISTINGS: LISTINGS_SCHEMA}.get(name, RAW_SCHEMA)
-
-
-def _merge_part(folder: Path, rows: pl.DataFrame, known_at: datetime) -> tuple[int, int]:
-    """Write what `rows` add to or change in `folder`; return how many rows were new and how many changed."""
-    schema = _schema_of(folder.name)
-    key = "symbol" if folder.name == _LISTINGS else "session"
-    rows = rows.select(list(schema)).unique(maintain_order=True)
-    revisions = revisions_in(folder)
-    current = _current(revisions, schema)
-    if current is None:
-        wanted, num_new = rows, rows.height
-    else:
-        columns = list(schema)
-        differing = pl.concat(
-            [
-                rows.join(current, on=columns, how="anti", nulls_equal=True).get_column(key),
-                current.filter(pl.col(key).is_in(rows.get_column(key).implode()))
-                .join(rows, on=columns, how="anti", nulls_equal=True)
-                .get_column(key),
-            ]
-        ).unique()
-        wanted = rows.filter(pl.col(key).is_in(differing.implode()))
-        num_new = wanted.filter(~pl.col(key).is_in(current.get_column(key).implode())).height
-    if wanted.is_empty():
-        return 0, 0
-    append_revision(folder, wanted, known_at, "prices")
-    return num_new, wanted.height - num_new
-
-
-def _current(revisions: Sequence[Revision], schema: dict[str, pl.DataType]) -> pl.DataFrame | None:
-    """Return for every key the rows of its newest revision, or None without revisions."""
-    if not revisions:
-        return None
-    key = "session" if "session" in schema else "symbol"
-    tables = [
-        read_revision(revision.path, schema, "the raw store", _FIX, OPTIONAL_COLUMNS).with_columns(
-            revision=pl.lit(revision.number)
-        )
-        for revision in revisions
+def _differing(stored: pl.DataFrame, told: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Return the rows of all told sessions that are new or told otherwise, and how many of them are new."""
+    if stored.is_empty():
+        once, again = split_repeated(told)
+        rows = told if again.is_empty() else _sorted(pl.concat([once, again.unique(maintain_order=True)]))
+        return rows, rows.height
+    once, again = split_repeated(told)
+    stored_once, stored_again = split_repeated(stored)
+    several = pl.concat([again.select(_KEY), stored_again.select(_KEY)]).unique()
+    if several.height:
+        once = once.join(several, on=_KEY, how="anti", maintain_order="left")
+    values = [name for name in RAW_SCHEMA if name not in _KEY]
+    both = once.join(stored_once.with_columns(_stored=True), on=_KEY, how="left", suffix="_was", maintain_order="left")
+    other = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name}_was")) for name in values)
+    new = both.get_column("_stored").is_null()
+    rows = once.filter(both.select(other).to_series() | new)
+    if several.is_empty():
+        return rows, int(new.sum())
+    told = told.join(several, on=_KEY, how="semi").unique(maintain_order=True)
+    stored = stored.join(several, on=_KEY, how="semi")
+    columns = list(RAW_SCHEMA)
+    unlike = [
+        told.join(stored, on=columns, how="anti", nulls_equal=True),
+        stored.join(told, on=columns, how="anti", nulls_equal=True),
     ]
-    if len(tables) == 1:
-        return tables[0].drop("revision")
-    table = pl.concat(tables)
-    return table.filter(pl.col("revision") == pl.col("revision").max().over(key)).drop("revision").sort(key)
+    disputed = told.join(pl.concat(unlike).select(_KEY).unique(), on=_KEY, how="semi")
+    num_new = int(new.sum()) + disputed.join(stored.select(_KEY), on=_KEY, how="anti").height
+    return _sorted(pl.concat([rows, disputed])), num_new
+
+
+def _forgotten(stored: pl.DataFrame, told: pl.DataFrame, compared: pl.DataFrame) -> pl.DataFrame:
+    """Return, with an unknown adjusted close, the stored rows that a history on another base does not tell again."""
+    moved = compared.filter((pl.col("moved") > 0) & (pl.col("untold_known") > 0)).select("symbol")
+    if moved.is_empty():
+        return stored.clear()
+    return (
+        stored.join(moved, on="symbol", how="semi")
+        .filter(pl.col("adjusted_close_vnd") > 0)
+        .join(told.select(_KEY), on=_KEY, how="anti")
+        .with_columns(adjusted_close_vnd=pl.lit(None, pl.Float64))
+    )
+
+
+def _news(folder: Path, rows: pl.DataFrame, key: str) -> tuple[pl.DataFrame, int]:
+    """Return the rows of the index or the listings that are new or other, and how many are new."""
+    schema = INDEX_SCHEMA if folder.name == INDEX_SYMBOL else LISTINGS_SCHEMA
+    current = read_current({folder.name: revisions_in(folder)}, schema, key, _FIX)
+    other = (
+        rows.select(list(schema))
+        .unique(maintain_order=True)
+        .join(current, on=list(schema), how="anti", nulls_equal=True)
+    )
+    other = other.sort(key)
+    return other, other.join(current, on=key, how="anti").height
+
+
+def _updated(stored: pl.DataFrame, rows: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
+    return pl.concat([stored.join(rows.select(key), on=key, how="anti"), rows])
+
+
+def _append_all(parts: list[tuple[Path, pl.DataFrame]], known_at: datetime) -> None:
+    with ThreadPoolExecutor(_WRITERS) as writers:
+        waiting = [writers.submit(_append, folder, rows, known_at) for folder, rows in parts]
+        try:
+            for one in waiting:
+                one.result()
+        except BaseException:
+            writers.shutdown(cancel_futures=True)
+            raise
+
+
+def _append(folder: Path, rows: pl.DataFrame, known_at: datetime) -> None:
+    """Write the next revision; a whole one when many must be read otherwise."""
+    whole = "symbol" in rows.columns and "session" in rows.columns and len(revisions_in(folder)) >= WHOLE_AFTER
+    if whole:
+        rows = _sorted(_updated(_current_bars(folder.parent, [folder.name]), rows, _KEY))
+    append_revision(folder, rows, known_at, "prices", whole=whole)

@@ -8,7 +8,9 @@ import pytest
 
 from vnfleet.core.errors import BadDataError
 from vnfleet.data.sources.base import RAW_SCHEMA, Source
+from vnfleet.data.sources.cafef.zips import BulkKind, BulkName
 from vnfleet.data.sources.files import FilesSource
+from vnfleet.data.sources.standins.cafef_bulk import bulk_zips
 
 AS_OF = date(2024, 6, 12)
 CAFEF = {
@@ -40,8 +42,8 @@ def test_cafef_rows_become_raw_vnd_in_ascending_order(tmp_path: Path) -> None:
     history = source.fetch(None, AS_OF)
     assert history.bars.schema == pl.Schema(RAW_SCHEMA)
     assert history.bars.rows() == [
-        ("FPT", date(2024, 6, 11), 146000.0, 147000.0, 145000.0, 146500.0, 110000.0, None, 4_000_000, None),
-        ("FPT", date(2024, 6, 12), 127500.0, 132000.0, 127000.0, 132000.0, 114780.0, None, 12_345_600, None),
+        ("FPT", date(2024, 6, 11), 146000.0, 147000.0, 145000.0, 146500.0, 110000.0, 146500.0, 4_000_000, None),
+        ("FPT", date(2024, 6, 12), 127500.0, 132000.0, 127000.0, 132000.0, 114780.0, 126500.0, 12_345_600, None),
     ]
     assert history.index.rows() == [(date(2024, 6, 11), 1284.41), (date(2024, 6, 12), 1300.19)]
     assert history.listings.is_empty()
@@ -223,3 +225,86 @@ def test_exchange_names_are_normalised_and_unknown_ones_refused(tmp_path: Path) 
     listings.write_text("symbol,exchange\nFPT,NYSE\n", encoding="utf-8")
     with pytest.raises(BadDataError, match="unknown exchange"):
         FilesSource(path, listings).fetch(None, AS_OF)
+
+
+def test_the_reference_is_the_close_minus_the_change_in_either_format(tmp_path: Path) -> None:
+    path = tmp_path / "prices.csv"
+    table = pl.DataFrame(CAFEF).with_columns(ThayDoi=pl.Series(["5,50 (4,35%)", "-1,20 (-0,81%)", "--", None]))
+    table = table.with_columns(GiaDongCua=pl.Series([132.0, 0.0, 1300.19, 1284.41]))
+    table.write_csv(path)
+    bars = FilesSource(path).fetch(None, AS_OF).bars
+    assert bars.select("session", "stated_reference_vnd").rows() == [
+        (date(2024, 6, 11), None),
+        (date(2024, 6, 12), 126500.0),
+    ]
+
+
+def put_zips(folder: Path, day: date, missing: tuple[BulkKind, ...] = ()) -> None:
+    table = folder.parent / "rows.parquet"
+    pl.DataFrame(CAFEF).write_parquet(table)
+    folder.mkdir(exist_ok=True)
+    for name, body in bulk_zips(FilesSource(table).fetch(None, day), day).items():
+        if name.kind not in missing:
+            (folder / name.file_name).write_bytes(body)
+
+
+def test_a_folder_of_cafef_zips_gives_the_newest_complete_set(tmp_path: Path) -> None:
+    folder = tmp_path / "zips"
+    put_zips(folder, date(2024, 6, 11))
+    put_zips(folder, AS_OF, missing=(BulkKind.INDEX,))
+    (folder / "readme.txt").touch()
+    history = FilesSource(folder).fetch(None, AS_OF)
+    assert history.bars.select("symbol", "session", "close_vnd", "exchange").rows() == [
+        ("FPT", date(2024, 6, 11), 146500.0, "HOSE")
+    ]
+    put_zips(folder, AS_OF)
+    history = FilesSource(folder).fetch(None, AS_OF)
+    assert history.bars.select("close_vnd", "adjusted_close_vnd", "volume_shares").rows() == [
+        (146500.0, 126500.0, 4_000_000),  # 110.00 / 114.78 * 132.00 = 126.503
+        (132000.0, 132000.0, 12_345_600),
+    ]
+    assert history.index.rows() == [(date(2024, 6, 11), 1284.41), (AS_OF, 1300.19)]
+    for name in ("SolieuGD", "SolieuGD.Raw", "Index"):
+        (folder / f"CafeF.{name}.Upto11062024.zip").unlink(missing_ok=True)
+    past = FilesSource(folder).fetch(None, date(2024, 6, 11))  # a newer set serves an older day, as any file does
+    assert (
+        past.bars.get_column("session").to_list() == past.index.get_column("session").to_list() == [date(2024, 6, 11)]
+    )
+
+
+def test_one_zip_stands_for_its_set_and_says_what_is_missing(tmp_path: Path) -> None:
+    folder = tmp_path / "zips"
+    put_zips(folder, date(2024, 6, 11))
+    put_zips(folder, AS_OF, missing=(BulkKind.RAW,))
+    older = folder / BulkName(kind=BulkKind.RAW, day=date(2024, 6, 11)).file_name
+    assert FilesSource(older).fetch(["FPT"], AS_OF).bars.height == 1
+    with pytest.raises(BadDataError, match=r"no day has all three[\s\S]*SolieuGD\.Raw\.Upto12062024\.zip"):
+        FilesSource(folder / BulkName(kind=BulkKind.INDEX, day=AS_OF).file_name).fetch(None, AS_OF)
+
+
+def test_zips_do_not_mix_with_other_files(tmp_path: Path) -> None:
+    folder = tmp_path / "zips"
+    put_zips(folder, AS_OF)
+    listings = folder / "listings.csv"
+    listings.write_text("symbol,exchange,sector\nFPT,HOSE,Software\n", encoding="utf-8")
+    assert FilesSource(folder, listings).fetch(None, AS_OF).listings.rows() == [("FPT", "HOSE", "Software")]
+    with pytest.raises(BadDataError, match=r"mixes CafeF zips and other price files \(such as listings\.csv\)"):
+        FilesSource(folder).fetch(None, AS_OF)
+    with pytest.raises(BadDataError, match="no bars of the stocks asked for"):
+        FilesSource(folder, listings).fetch(["HPG"], AS_OF)
+
+
+def test_a_damaged_zip_in_a_folder_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "zips"
+    put_zips(folder, AS_OF)
+    path = folder / BulkName(kind=BulkKind.ADJUSTED, day=AS_OF).file_name
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(BadDataError, match=r"truncated or damaged[\s\S]*CafeF\.SolieuGD\.Upto12062024\.zip"):
+        FilesSource(folder).fetch(None, AS_OF)
+
+
+def test_cafef_rows_and_plain_files_do_not_mix(tmp_path: Path) -> None:
+    pl.DataFrame(CAFEF).write_csv(tmp_path / "a.csv")
+    pl.DataFrame(PLAIN).write_csv(tmp_path / "b.csv")
+    with pytest.raises(BadDataError, match="mixes CafeF files and plain files"):
+        FilesSource(tmp_path).fetch(None, AS_OF)

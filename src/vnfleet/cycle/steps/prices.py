@@ -6,77 +6,114 @@ import dataclasses
 import difflib
 import io
 import json
-from datetime import date
 from pathlib import Path
 
 import polars as pl
+from pydantic import JsonValue
 
 from vnfleet.core.atomic import write_bytes
+from vnfleet.core.clock import utc_text
 from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.core.ids import sha256_of_file, short_id
 from vnfleet.cycle.config import CycleConfig
-from vnfleet.cycle.context import WeekContext, is_sealed, source_of
-from vnfleet.cycle.runner import Runner, StepOutcome, StepResult, StepSpec
-from vnfleet.data.panel import Panel, PanelStore
-from vnfleet.data.sources.base import RawHistory
+from vnfleet.cycle.context import Record, WeekContext, is_sealed
+from vnfleet.cycle.gathering import Gathered, Gathering
+from vnfleet.cycle.runner import Facts, Runner, StepOutcome, StepResult, StepSpec
+from vnfleet.cycle.sources import sources_of
+from vnfleet.cycle.steps.evidence import QUALITY_ROWS, QUALITY_SYMBOLS, check_page_path, evidence_of, read_report
+from vnfleet.data.collection import NewBase
+from vnfleet.data.panel import Panel
 from vnfleet.data.store import RawStore
 from vnfleet.features.cube import CUBE_KIND
-
-QUALITY_ROWS = "rows.parquet"
-QUALITY_SYMBOLS = "symbols.parquet"
+from vnfleet.reporting.check_page import write_check_page
+from vnfleet.reporting.check_verdict import verdict_sentence
 
 
 def collect(runner: Runner, week: WeekContext) -> StepOutcome:
-    """Fetch what the source says up to `as_of` and merge it into the raw store."""
-    source = source_of(week.config)
-    as_of = week.as_of.isoformat()
-    inputs = {"source": source.name, "fingerprint": source_fingerprint(week.config), "as_of": as_of}
+    """Ask the sources for what is new up to `as_of`, and merge it into the raw store."""
+    config = week.config
+    inputs: Facts = {
+        "sources": [config.source.kind, *config.source.fallback],
+        "opinions": list(config.source.cross_check),
+        "fingerprint": source_fingerprint(config),
+        "as_of": week.as_of.isoformat(),
+    }
+    if week.ask_anew:
+        inputs["asked"] = utc_text(week.clock.now())
 
     def work(_: Path) -> StepResult:
-        history = source.fetch(None, week.as_of)
-        newest = _newest_session(history, week)
-        known_at = week.clock.now()
-        merged = RawStore(week.folders.raw).merge(source.name, history, known_at)
-        events = PanelStore(week.folders.workdir, source.name).record_events(known_at)
-        num_symbols = history.bars.get_column("symbol").n_unique()
-        return StepResult(
-            summary=f"{num_symbols} symbols, {history.bars.height:,} rows to {newest}; "
-            f"{merged.new_rows:,} new, {merged.changed_rows:,} changed{events.corrections}",
-            facts={**inputs, "newest_session": newest, "num_symbols": num_symbols, "num_rows": history.bars.height},
-        )
+        gathered = Gathering(
+            config=config,
+            folders=week.folders,
+            sources=sources_of(config, week.folders, week.clock),
+            as_of=week.as_of,
+            known_at=week.clock.now().replace(microsecond=0),
+            full=week.full,
+            progress=lambda done, total, doing: week.observer.progress("collect", done, total, doing),
+        ).run()
+        week.record = Record(source=gathered.source, opinions=gathered.opinions, known_at=gathered.known_at)
+        newest = _newest_session(gathered, week)
+        facts: Facts = {
+            **inputs,
+            **week.record.as_facts(),
+            "newest_session": newest,
+            "num_symbols": gathered.collected.num_symbols,
+            "num_rows": gathered.collected.num_rows,
+            "announced": gathered.announced,
+            "rebased": [_as_fact(base) for base in gathered.collected.rebased],
+            "held": [list(held) for held in gathered.collected.held],
+        }
+        return StepResult(summary=gathered.sentence, facts=facts)
 
-    store = week.folders.raw / source.name
-    return runner.step(
-        StepSpec(name="collect", inputs=dict(inputs), rooms=("data",)), work, still_whole=lambda _: store.is_dir()
-    )
+    def still_whole(found: StepOutcome) -> bool:
+        return RawStore(week.folders.raw).has(found.text("source"))
+
+    outcome = runner.step(StepSpec(name="collect", inputs=inputs, rooms=("data",)), work, still_whole=still_whole)
+    week.record = Record.of_step(outcome)
+    return outcome
 
 
 def check(runner: Runner, week: WeekContext, collected: StepOutcome) -> StepOutcome:
-    """Judge every row and symbol and serve the panel; refuse symbols of a partial run that nobody can model."""
+    """Judge every row and symbol, serve the panel and show the evidence on a page."""
+    page = check_page_path(week)
 
     def work(scratch: Path) -> StepResult:
         panel = week.panel()
+        previous = read_report(week.folders.quality)
         for name, frame in ((QUALITY_ROWS, panel.quality.rows), (QUALITY_SYMBOLS, panel.quality.symbols)):
             buffer = io.BytesIO()
             frame.write_parquet(buffer)
             (scratch / name).write_bytes(buffer.getvalue())
             write_bytes(week.folders.quality / name, buffer.getvalue())
-        refused = panel.quality.symbols.filter(pl.col("verdict") != "accept").height
+        inputs = evidence_of(week, collected, previous)
+        write_check_page(page, inputs)
+        verdicts = panel.quality.symbols.get_column("verdict")
+        counted = {name: int((verdicts == name).sum()) for name in ("accept", "retired", "quarantine")}
+        choice = week.universe()
         return StepResult(
-            summary=f"{len(panel.symbols)} symbols accepted, {refused} quarantined, {len(panel.sessions)} sessions, "
-            f"{panel.quality.rows.height:,} findings",
+            summary=f"{verdict_sentence(inputs)} The evidence: reports/{page.name}",
             facts={
                 "data_id": panel.data_id,
                 "num_symbols": len(panel.symbols),
-                "num_quarantined": refused,
+                "num_retired": counted["retired"],
+                "num_quarantined": counted["quarantine"],
                 "num_sessions": len(panel.sessions),
                 "first_session": panel.sessions[0].isoformat(),
                 "last_session": panel.sessions[-1].isoformat(),
+                "survivorship": None if choice is None else choice.statement,
+                "page_sha256": sha256_of_file(page),
             },
         )
 
-    spec = StepSpec(name="check", inputs={"collected": collected.facts}, rooms=("data", "market"))
-    outcome = runner.step(spec, work)
+    def still_whole(found: StepOutcome) -> bool:
+        return page.is_file() and sha256_of_file(page) == found.text("page_sha256")
+
+    spec = StepSpec(
+        name="check",
+        inputs={"collected": collected.facts, "calendar": _calendar_facts(week.config)},
+        rooms=("data", "market", "reporting"),
+    )
+    outcome = runner.step(spec, work, still_whole=still_whole)
     if week.only:
         refuse_unknown(week.only, week.panel())
     return outcome
@@ -102,11 +139,14 @@ def features(runner: Runner, week: WeekContext, checked: StepOutcome) -> StepOut
 
 
 def source_fingerprint(config: CycleConfig) -> str:
-    """Return the identity of what the source will say: file hashes, or the simulated market's settings."""
-    if config.source.kind == "simulated":
-        settings: object = json.loads(json.dumps(dataclasses.asdict(config.simulated), default=str))
-        return short_id(["simulated", settings])
-    named = [path for path in (config.source.path, config.source.listings) if path is not None]
+    """Return the identity of what the sources will say, as far as that is known without asking: settings and files."""
+    settings: list[object] = []
+    if "simulated" in (config.source.kind, *config.source.fallback, *config.source.cross_check):
+        settings.append(json.loads(json.dumps(dataclasses.asdict(config.simulated), default=str)))
+    settings += [config.source.unit, dict(config.source.columns), list(config.source.per_symbol)]
+    settings += [dict(config.source.hosts), [config.universe.collected, list(config.universe.pinned)]]
+    paths = (config.source.path, config.source.listings, config.source.cross_check_path)
+    named = [path for path in paths if path is not None]
     hashes: list[list[str]] = []
     for root in named:
         inside = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
@@ -118,7 +158,7 @@ def source_fingerprint(config: CycleConfig) -> str:
                     fix="check --path, or try without data of your own: vnfleet demo",
                 )
             hashes.append([path.relative_to(root).as_posix(), sha256_of_file(path)])
-    return short_id(["files", hashes])
+    return short_id(["sources", settings, hashes])
 
 
 def refuse_unknown(wanted: tuple[str, ...], panel: Panel) -> None:
@@ -138,11 +178,11 @@ def refuse_unknown(wanted: tuple[str, ...], panel: Panel) -> None:
         )
 
 
-def _newest_session(history: RawHistory, week: WeekContext) -> str:
-    """Return the newest session as text; raises `BadDataError` when it is older than `as_of` allows."""
-    newest = history.bars.get_column("session").max()
-    if not isinstance(newest, date):
-        raise BadDataError("the source has no prices", where=week.config.source.path)
+def _newest_session(gathered: Gathered, week: WeekContext) -> str:
+    """Return the newest session on record as text; raises `BadDataError` when it is older than `as_of` allows."""
+    newest = gathered.newest
+    if newest is None:
+        raise BadDataError("the source has no prices", where=gathered.source)
     if (week.as_of - newest).days > week.config.source.max_age_days:
         raise BadDataError(
             "the prices are too old for this week",
@@ -151,3 +191,17 @@ def _newest_session(history: RawHistory, week: WeekContext) -> str:
             fix=f"collect newer prices, or judge the past with --as-of {newest}",
         )
     return newest.isoformat()
+
+
+def _calendar_facts(config: CycleConfig) -> JsonValue:
+    days = (config.calendar.extra_closed, config.calendar.extra_open)
+    return [[day.isoformat() for day in which] for which in days]
+
+
+def _as_fact(base: NewBase) -> JsonValue:
+    return {
+        "symbol": base.symbol,
+        "factor": base.factor,
+        "overlap_sessions": base.overlap_sessions,
+        "ex_dates": [day.isoformat() for day in base.ex_dates],
+    }

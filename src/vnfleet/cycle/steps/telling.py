@@ -11,8 +11,8 @@ from vnfleet.core.ids import sha256_of_file
 from vnfleet.cycle.context import WeekContext
 from vnfleet.cycle.runner import Runner, StepOutcome, StepResult, StepSpec
 from vnfleet.cycle.steps.champion import Champion
+from vnfleet.cycle.steps.evidence import QUALITY_ROWS, QUALITY_SYMBOLS
 from vnfleet.cycle.steps.judging import read_scores
-from vnfleet.cycle.steps.prices import QUALITY_ROWS, QUALITY_SYMBOLS
 from vnfleet.cycle.steps.releasing import read_decision, read_predictions
 from vnfleet.cycle.steps.trading import EQUITY, METRICS, REFUSED, SINGLE, better_strategy, model_ids_of
 from vnfleet.evaluation.metrics import MIN_SYMBOLS, daily_rank_ic, monthly_rank_ic, summarise
@@ -100,10 +100,18 @@ def _inputs(
         quality_rows=_findings(pl.read_parquet(checked.folder / QUALITY_ROWS)),
         quality_symbols=pl.read_parquet(checked.folder / QUALITY_SYMBOLS),
         steps=_steps(steps),
-        warnings=() if week.config.source.kind == "simulated" else (_SURVIVORS,),
+        warnings=_warnings(week, checked),
         horizon_sessions=week.config.horizon_sessions,
         model_names=tuple(names),
     )
+
+
+def _warnings(week: WeekContext, checked: StepOutcome) -> tuple[str, ...]:
+    """Return what a reader must keep in mind about the symbols behind the figures."""
+    if week.config.source.kind == "simulated":
+        return ()
+    said = checked.facts.get("survivorship")
+    return (said,) if isinstance(said, str) else (_SURVIVORS,)
 
 
 def _per_symbol(week: WeekContext, outcomes: dict[str, StepOutcome]) -> pl.DataFrame:

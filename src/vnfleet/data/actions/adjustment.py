@@ -8,7 +8,9 @@ earlier row. A level that is still being observed is read from its first row alo
 depends on later days, except where a vendor's one- or two-session flip is recognised by its return.
 
 The vendor is not believed blindly. A step must agree with the raw move under the widest band that is plausible for the
-symbol; a jump that neither raw nor adjusted prices explain is absorbed into the factor and marked.
+symbol; a jump that neither raw nor adjusted prices explain is absorbed into the factor and marked. What the quality
+court has decided about a close or a step (`vnfleet.data.court.moves`) stands: the ledger keeps what the vendor said,
+the chain takes what the court said.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ BAND_TOLERANCE_FRAC = 0.003
 HOSE_TOLERANCE_FRAC = 0.01
 QUIET_TOLERANCE_FRAC = 0.02
 WIDE_FACTOR = 1.5
+MAX_HOLE_SESSIONS = 2
+"""So many sessions without a row are taken as the vendor's holes: the symbol may have moved a band on each of them."""
 
 EVENTS_SCHEMA: dict[str, pl.DataType] = {
     "symbol": pl.String(),
@@ -42,17 +46,22 @@ EVENTS_SCHEMA: dict[str, pl.DataType] = {
 
 
 class EventKind(StrEnum):
-    """What became of a step: chained (adjustment, unexplained) or refused (the other three)."""
+    """What became of a step: chained (adjustment, unexplained, repaired) or refused (the others).
+
+    REPAIRED: the court's step, chained in place of the vendor's, or where the vendor has none.
+    """
 
     ADJUSTMENT = "adjustment"
     UNEXPLAINED = "unexplained"
+    REPAIRED = "repaired"
     FLIP = "flip"
     WRONG_WAY = "wrong_way"
     CONTRADICTED = "contradicted"
 
 
 _KINDS = (None, *EventKind)
-_NONE, _ADJUSTMENT, _UNEXPLAINED, _FLIP, _WRONG_WAY, _CONTRADICTED = range(len(_KINDS))
+_NONE, _ADJUSTMENT, _UNEXPLAINED, _REPAIRED, _FLIP, _WRONG_WAY, _CONTRADICTED = range(len(_KINDS))
+_COURT_COLUMNS = ("final_close_vnd", "decided_step")
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -79,21 +88,23 @@ def chain_factors(bars: pl.DataFrame, ledger: LearnedSteps | None = None) -> tup
     if ledger is not None:
         bars = ledger.placed(bars)
     if bars.is_empty():
-        bars = without_memory(bars)
+        bars = without_memory(bars).drop(_COURT_COLUMNS, strict=False)
         return (
             bars.with_columns(factor=pl.lit(None, pl.Float64), break_before=pl.lit(None, pl.Boolean)),
             pl.DataFrame(schema=EVENTS_SCHEMA),
         )
     starts = bars.get_column("symbol").ne_missing(bars.get_column("symbol").shift(1)).to_numpy().copy()
     starts[0] = True
-    close = bars.get_column("close_vnd").to_numpy()
     traded = bars.select(pl.col("volume_shares").fill_null(0) > 0).to_series().to_numpy()
     vendor = vendor_steps(bars)
-    bars = without_memory(bars)
+    bars, decided = _decided(without_memory(bars))
+    step = np.where(np.isnan(decided), vendor.step, decided)
     factor, break_before, kinds, event_step = _chain(
         starts,
-        close,
+        np.array(bars.get_column("close_vnd")),
+        step,
         vendor.step,
+        ~np.isnan(decided),
         traded,
         _sessions_since_trade(bars),
         *_thresholds(bars.get_column("session")),
@@ -110,6 +121,20 @@ def chain_factors(bars: pl.DataFrame, ledger: LearnedSteps | None = None) -> tup
         .sort("symbol", "session")
     )
     return bars.with_columns(factor=pl.Series(factor), break_before=pl.Series(break_before)), events
+
+
+def _decided(bars: pl.DataFrame) -> tuple[pl.DataFrame, Floats]:
+    """Return `bars` with the court's closes, high and low around them, and the court's steps (NaN: none)."""
+    if _COURT_COLUMNS[0] not in bars.columns:
+        return bars, np.full(bars.height, np.nan)
+    decided = bars.get_column("decided_step").fill_null(float("nan")).to_numpy()
+    final = pl.col("final_close_vnd")
+    bars = bars.with_columns(close_vnd=final.fill_null(pl.col("close_vnd")))
+    if {"high_vnd", "low_vnd"} <= set(bars.columns):
+        bars = bars.with_columns(
+            high_vnd=pl.max_horizontal("high_vnd", final), low_vnd=pl.min_horizontal("low_vnd", final)
+        )
+    return bars.drop(_COURT_COLUMNS), decided
 
 
 def _thresholds(sessions: pl.Series) -> tuple[Floats, Floats, Floats, Floats]:
@@ -154,6 +179,8 @@ def _chain(
     starts: Bools,
     close: Floats,
     step: Floats,
+    vendor_step: Floats,
+    decided: Bools,
     traded: Bools,
     untraded_sessions: Ints,
     quiet_limit: Floats,
@@ -169,16 +196,19 @@ def _chain(
     event_step = np.ones(num_rows)
     level = 1.0  # the chained factor of the previous traded row
     previous = np.nan  # its close
-    pending = 1.0  # vendor's steps since then
+    pending = claimed = 1.0  # steps since then, and what the vendor claimed
+    settled = False  # one of them is the court's
     num_traded = last_wild = 0
     off_tick = np.zeros(TICK_WINDOW_SESSIONS, dtype=np.bool_)  # ring: recent closes that only HOSE's ticks allow
     for row in range(num_rows):
         if starts[row]:
-            level, previous, pending = 1.0, np.nan, 1.0
+            level, previous, pending, claimed, settled = 1.0, np.nan, 1.0, 1.0, False
             num_traded, last_wild = 0, -QUIET_WINDOW_SESSIONS
             off_tick[:] = False
         else:
             pending *= step[row]
+            claimed *= vendor_step[row]
+            settled = settled or decided[row]
         if not traded[row]:
             factor[row] = level * pending
             continue
@@ -190,11 +220,21 @@ def _chain(
                 threshold = quiet_threshold[row]
             else:
                 threshold = wide_threshold[row]
+            if 0 < untraded_sessions[row] <= MAX_HOLE_SESSIONS:  # it may have traded: the vendor lacks the sessions
+                threshold *= 1.0 + untraded_sessions[row]
             on_hose = off_tick.sum() >= TICK_MIN_SESSIONS and untraded_sessions[row] <= SUSPENSION_SESSIONS
-            raw_threshold = min(threshold, hose_threshold[row]) if on_hose and pending == 1.0 else threshold
+            if on_hose and pending == 1.0:
+                raw_threshold = min(threshold, hose_threshold[row] * (1.0 + untraded_sessions[row]))
+            else:
+                raw_threshold = threshold
             raw_fits = abs(close[row] / previous - 1.0) <= raw_threshold
             step_fits = abs(close[row] * pending / previous - 1.0) <= threshold
-            if pending == 1.0 and raw_fits:
+            if settled:
+                if pending != claimed:
+                    kinds[row] = _REPAIRED if pending != 1.0 else _CONTRADICTED
+                elif pending != 1.0:
+                    kinds[row] = _ADJUSTMENT
+            elif pending == 1.0 and raw_fits:
                 pass
             elif pending > 1.0 and step_fits:
                 kinds[row] = _ADJUSTMENT
@@ -207,7 +247,7 @@ def _chain(
                 kinds[row] = _UNEXPLAINED
                 chained = previous / close[row]
                 break_before[row] = True
-            event_step[row] = chained if kinds[row] < _FLIP else pending
+            event_step[row] = chained if kinds[row] < _FLIP else claimed
             if not break_before[row] and abs(close[row] * chained / previous - 1.0) > quiet_limit[row]:
                 last_wild = num_traded
         elif pending != 1.0:
@@ -216,7 +256,8 @@ def _chain(
         level *= chained
         factor[row] = level
         previous = close[row]
-        pending = 1.0
+        pending = claimed = 1.0
+        settled = False
         off_tick[num_traded % TICK_WINDOW_SESSIONS] = abs(close[row] / 100.0 - round(close[row] / 100.0)) > 0.05
         num_traded += 1
     return factor, break_before, kinds, event_step

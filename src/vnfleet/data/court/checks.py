@@ -61,6 +61,8 @@ def findings(rows: pl.DataFrame, check: str, severity: str, verdict: str, eviden
 def check_bars(bars: pl.DataFrame) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
     """Return the usable bars, repaired, one per symbol and session, and the findings.
 
+    `told_low_vnd` and `told_high_vnd` are added: the range before it was repaired.
+
     bars : `RAW_SCHEMA`, sorted by symbol and session.
     """
     found: list[pl.DataFrame] = []
@@ -130,7 +132,20 @@ def _positive(name: str) -> pl.Expr:
 def _repaired(bars: pl.DataFrame, found: list[pl.DataFrame]) -> pl.DataFrame:
     traded_close = pl.when(pl.col("volume_shares") > 0).then(pl.col("close_vnd"))
     bars = bars.with_columns(
-        *(_positive(name) for name in _OHLC), previous_close=traded_close.forward_fill().shift(1).over("symbol")
+        *(_positive(name) for name in _OHLC),
+        told_low_vnd=pl.min_horizontal(_positive("low_vnd"), _positive("high_vnd")),
+        told_high_vnd=pl.max_horizontal(_positive("low_vnd"), _positive("high_vnd")),
+        previous_close=traded_close.forward_fill().shift(1).over("symbol"),
+    )
+    one_price = (pl.col("high_vnd") == pl.col("low_vnd")) & (pl.col("open_vnd") == pl.col("low_vnd"))
+    found.append(
+        findings(
+            bars.filter((pl.col("volume_shares") == 0) & one_price & (pl.col("close_vnd") != pl.col("low_vnd"))),
+            "not_final",
+            "info",
+            "accept",
+            said("no volume; the day's price is {}, the stored close {}", "low_vnd", "close_vnd"),
+        )
     )
     no_open = pl.col("open_vnd").is_null()
     low = pl.min_horizontal("low_vnd", "high_vnd", "close_vnd")

@@ -1,38 +1,56 @@
 """The quality court: every doubtful row and every symbol gets a verdict with its evidence.
 
 Row verdicts: accept (a warning only), repair (the value used is stated), mask (the row is not used), quarantine (the
-vendor's adjustment step is not used, the row is). Symbol verdicts: accept or quarantine. Findings about the whole
-market carry the symbol "*"; findings about a whole symbol have no session.
+vendor's adjustment step is not used, the row is). Symbol verdicts: accept, retired (its history may be used, the symbol
+not be traded now: to leave it out of the past would be to look ahead) or quarantine. Findings about the whole market
+carry the symbol "*"; findings about a whole symbol have no session.
+
+The court sits in order: single bars (`checks`, `units`), moves between bars (`evidence`, `days`, `excursions`,
+`suspicions`, `moves`), the chain of factors (`vnfleet.data.actions.adjustment`), the market (`market`), the symbols
+(`symbols`). `drill` measures it on planted faults.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 
 import polars as pl
 
 from vnfleet.data.actions.adjustment import EventKind, chain_factors
+from vnfleet.data.actions.steps import vendor_steps
 from vnfleet.data.axis import market_sessions
 from vnfleet.data.court.checks import FINDING_SCHEMA, check_bars, findings, said
+from vnfleet.data.court.market import MARKET, check_drift, check_holes, check_in_session, check_market
+from vnfleet.data.court.moves import rule_on_moves
+from vnfleet.data.court.opinions import Opinion
+from vnfleet.data.court.symbols import (
+    MAX_AGE_DAYS,
+    MAX_GAP_SESSIONS,
+    MIN_SESSIONS,
+    QUALITY_SYMBOL_SCHEMA,
+    judge_symbols,
+    stale_tail_findings,
+    stale_tails,
+)
+from vnfleet.data.court.units import check_grid, with_one_unit
 from vnfleet.data.sources.base import RawHistory
 
-MARKET = "*"
-MIN_SESSIONS = 100
-MAX_GAP_SESSIONS = 5
-GAP_WINDOW_SESSIONS = 250
-MAX_AGE_DAYS = 7
+__all__ = [
+    "MARKET",
+    "MAX_AGE_DAYS",
+    "MAX_GAP_SESSIONS",
+    "MIN_SESSIONS",
+    "QUALITY_ROW_SCHEMA",
+    "QUALITY_SYMBOL_SCHEMA",
+    "Examination",
+    "QualityReport",
+    "examine",
+    "judge",
+]
 
 QUALITY_ROW_SCHEMA = FINDING_SCHEMA
-QUALITY_SYMBOL_SCHEMA: dict[str, pl.DataType] = {
-    "symbol": pl.String(),
-    "verdict": pl.String(),
-    "reasons": pl.String(),
-    "num_sessions": pl.Int32(),
-    "first_session": pl.Date(),
-    "last_session": pl.Date(),
-}
 _EVENT_VERDICTS = {
     EventKind.UNEXPLAINED: ("warn", "repair", "jump beyond any plausible band without a vendor step, absorbed: x{}"),
     EventKind.FLIP: ("warn", "quarantine", "vendor factor left and came straight back, not chained: x{}"),
@@ -54,13 +72,25 @@ class QualityReport:
 
     @property
     def accepted(self) -> tuple[str, ...]:
-        """Symbols fit for use, sorted."""
-        return tuple(self.symbols.filter(pl.col("verdict") == "accept").get_column("symbol").to_list())
+        """Symbols whose history may be used, retired ones included, sorted."""
+        return self._with("accept", "retired")
+
+    @property
+    def live(self) -> tuple[str, ...]:
+        """Accepted symbols that are fit to be traded now, sorted."""
+        return self._with("accept")
+
+    def _with(self, *verdicts: str) -> tuple[str, ...]:
+        return tuple(self.symbols.filter(pl.col("verdict").is_in(verdicts)).get_column("symbol").to_list())
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """A history after the court: usable bars with factor and break_before, the events, the market axis, the report."""
+    """A history after the court: usable bars with factor and break_before, the events, the market axis, the report.
+
+    bars : repaired; `close_vnd` and `factor` are the court's where it repaired them, `adjusted_close_vnd` and
+        `stated_reference_vnd` remain the vendor's words.
+    """
 
     bars: pl.DataFrame
     events: pl.DataFrame
@@ -68,27 +98,43 @@ class Examination:
     report: QualityReport
 
 
-def judge(history: RawHistory, as_of: date, calendar_sessions: Sequence[date] | None) -> QualityReport:
+def judge(
+    history: RawHistory, as_of: date, calendar_sessions: Sequence[date] | None, opinions: Sequence[Opinion] = ()
+) -> QualityReport:
     """Return the verdicts on `history` as of a day.
 
     calendar_sessions : expected sessions of the exchange up to `as_of`; None leaves out the comparison with them and
         measures age against `as_of` itself.
     """
-    return examine(history, as_of, calendar_sessions).report
+    return examine(history, as_of, calendar_sessions, opinions).report
 
 
-def examine(history: RawHistory, as_of: date, calendar_sessions: Sequence[date] | None) -> Examination:
-    """Judge `history` and return what is left of it to use, of all symbols; rows after `as_of` are never looked at."""
+def examine(
+    history: RawHistory, as_of: date, calendar_sessions: Sequence[date] | None, opinions: Sequence[Opinion] = ()
+) -> Examination:
+    """Judge `history` and return what is left of it to use, of all symbols; rows after `as_of` are never looked at.
+
+    opinions : what other vendors say, the most trusted first; the first that covers a row is heard about it.
+
+    A later `as_of` changes no earlier row, but for the newest few: see `vnfleet.data.court.moves`.
+    """
     history = history.until(as_of)
     bars, found = check_bars(history.bars)
-    bars, events = chain_factors(bars)
+    bars = with_one_unit(bars, found)
     sessions = market_sessions(bars, history.index)
+    ruled = rule_on_moves(
+        bars.with_columns(vendor_step=pl.Series(vendor_steps(bars).step)),
+        sessions,
+        [opinion.until(as_of) for opinion in opinions],
+    )
+    bars, events = chain_factors(ruled.bars.drop("vendor_step", "told_low_vnd", "told_high_vnd"))
     expected = pl.Series("session", calendar_sessions or [], dtype=pl.Date)
     expected = expected.filter(expected <= as_of).sort()
     last_expected: date = expected.to_list()[-1] if len(expected) else as_of
     placed = bars.with_columns(position=sessions.search_sorted(bars.get_column("session")).cast(pl.Int64))
     on_axis = placed.filter(pl.col("session").is_in(sessions.implode()))
     found += [
+        *ruled.found,
         findings(
             placed.filter(~pl.col("session").is_in(sessions.implode()) & (pl.col("volume_shares") > 0)),
             "off_axis",
@@ -96,17 +142,24 @@ def examine(history: RawHistory, as_of: date, calendar_sessions: Sequence[date] 
             "mask",
             pl.lit("the market had no session"),
         ),
-        *_event_findings(events),
+        *_event_findings(events, ruled.found),
+        *check_grid(bars),
         _vendor_without_adjustment(bars),
-        _own_holes(on_axis),
-        *_market_holes(sessions, history.index, expected),
+        check_holes(on_axis),
+        stale_tail_findings(stale_tails(on_axis)),
+        *check_market(sessions, history.index, expected),
+        *check_drift(history.bars),
+        *check_in_session(on_axis, sessions),
     ]
-    symbols = _judge_symbols(history.bars, on_axis, len(sessions), last_expected)
     rows = pl.concat([frame.cast(pl.Schema(FINDING_SCHEMA)) for frame in found]).sort("symbol", "session", "check")
+    symbols = judge_symbols(history.bars, on_axis, rows, len(sessions), last_expected)
     return Examination(bars=bars, events=events, sessions=sessions, report=QualityReport(rows=rows, symbols=symbols))
 
 
-def _event_findings(events: pl.DataFrame) -> list[pl.DataFrame]:
+def _event_findings(events: pl.DataFrame, ruled: list[pl.DataFrame]) -> list[pl.DataFrame]:
+    """Return what the chain refused or absorbed on its own; what the court had decided is told already."""
+    told = pl.concat(ruled).filter(pl.col("check").is_in(["wrong_step", "missing_step"])).select("symbol", "session")
+    events = events.join(told, on=("symbol", "session"), how="anti")
     return [
         findings(
             events.filter(pl.col("kind") == kind.value),
@@ -132,79 +185,3 @@ def _vendor_without_adjustment(bars: pl.DataFrame) -> pl.DataFrame:
         .otherwise(said("{} of {} rows have no adjusted close: the factor is carried on", "absent", "count"))
     )
     return findings(absent, "adjusted_close", "warn", "accept", text)
-
-
-def _own_holes(on_axis: pl.DataFrame) -> pl.DataFrame:
-    """Runs of market sessions for which a symbol has no usable row, dated by the row after the hole."""
-    holes = (
-        on_axis.with_columns(missing=(pl.col("position") - pl.col("position").shift(1) - 1).over("symbol"))
-        .filter(pl.col("missing") > 0)
-        .select("symbol", "session", "missing")
-    )
-    return findings(
-        holes, "missing_session", "warn", "accept", said("{} market sessions before have no row", "missing")
-    )
-
-
-def _market_holes(sessions: pl.Series, index: pl.DataFrame, expected: pl.Series) -> list[pl.DataFrame]:
-    def of_market(days: pl.Series, check: str, text: str) -> pl.DataFrame:
-        rows = pl.DataFrame({"symbol": pl.Series([MARKET] * len(days), dtype=pl.String), "session": days})
-        return findings(rows, check, "warn", "accept", pl.lit(text))
-
-    if sessions.is_empty():
-        return []
-    no_index = sessions.filter(~sessions.is_in(index.get_column("session").implode()))
-    found = [of_market(no_index, "index_missing", "symbols traded, the index has no bar")] if index.height else []
-    if len(expected):
-        first = sessions.min()
-        holes = expected.filter((expected >= first) & ~expected.is_in(sessions.implode()))
-        inside = sessions.filter((sessions >= expected.min()) & (sessions <= expected.max()))
-        surprises = inside.filter(~inside.is_in(expected.implode()))
-        found.append(of_market(holes, "market_hole", "the calendar expects a session, the source has nothing"))
-        found.append(of_market(surprises, "unexpected_session", "the market traded on a day the calendar has closed"))
-    return found
-
-
-def _judge_symbols(raw: pl.DataFrame, on_axis: pl.DataFrame, num_sessions: int, last_expected: date) -> pl.DataFrame:
-    """Quarantine what is too short, full of gaps at its recent end, or too old; symbols without a usable row too."""
-    start = max(0, num_sessions - GAP_WINDOW_SESSIONS)
-    facts = on_axis.group_by("symbol").agg(
-        num_sessions=(pl.col("volume_shares") > 0).sum().cast(pl.Int32),
-        first_session=pl.col("session").min(),
-        last_session=pl.col("session").max(),
-        gap=(
-            pl.concat_list(
-                pl.col("position").filter(pl.col("position") >= start).diff().max() - 1,
-                num_sessions - 1 - pl.col("position").max(),
-                # a row before the window that is missing up to its first row inside
-                pl.when(pl.col("position").min() < start)
-                .then(pl.col("position").filter(pl.col("position") >= start).min() - start)
-                .otherwise(0),
-            ).list.max()
-        ),
-    )
-    oldest = last_expected - timedelta(days=MAX_AGE_DAYS)
-    symbols = raw.select("symbol").unique().join(facts, on="symbol", how="left")
-    reasons = pl.concat_list(
-        pl.when(pl.col("num_sessions").fill_null(0) < MIN_SESSIONS).then(
-            said(f"{{}} traded sessions, at least {MIN_SESSIONS} needed", pl.col("num_sessions").fill_null(0))
-        ),
-        pl.when(pl.col("gap") > MAX_GAP_SESSIONS).then(
-            said(
-                f"{{}} sessions without a bar in the last {GAP_WINDOW_SESSIONS}, at most {MAX_GAP_SESSIONS} allowed",
-                "gap",
-            )
-        ),
-        pl.when(pl.col("last_session") < oldest).then(
-            said(f"last row {{}}, at most {MAX_AGE_DAYS} days before {last_expected} allowed", "last_session")
-        ),
-    ).list.drop_nulls()
-    return (
-        symbols.with_columns(reasons=reasons.list.join("; "))
-        .with_columns(
-            verdict=pl.when(pl.col("reasons") == "").then(pl.lit("accept")).otherwise(pl.lit("quarantine")),
-            num_sessions=pl.col("num_sessions").fill_null(0),
-        )
-        .select(pl.col(name).cast(dtype) for name, dtype in QUALITY_SYMBOL_SCHEMA.items())
-        .sort("symbol")
-    )

@@ -56,6 +56,11 @@ class RawHistory:
             listings=self.listings,
         )
 
+    def only(self, symbols: Sequence[str]) -> RawHistory:
+        """Return the history of `symbols` alone; the index stays."""
+        wanted = pl.col("symbol").is_in(list(symbols))
+        return RawHistory(bars=self.bars.filter(wanted), index=self.index, listings=self.listings.filter(wanted))
+
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what is being asked for); `total` 0 while it is not known."""

@@ -1,0 +1,1 @@
+"""CafeF: bulk zips of the whole market, and its pages stock by stock."""
