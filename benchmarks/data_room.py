@@ -146,7 +146,7 @@ def source_named(name: str, url: str, politeness: Politeness) -> Source:
     """Return the source that asks a vendor at `url`."""
     match name:
         case "cafef_pages":
-            return CafefPages(base_url=url + "/du-lieu", clock=CLOCK, politeness=politeness)
+            return CafefPages(base_url=url + "/du-lieu", clock=CLOCK, politeness=politeness, earliest=date(2024, 1, 2))
         case "vndirect":
             return Vndirect(base_url=url, clock=CLOCK, politeness=politeness)
         case _:
@@ -192,7 +192,8 @@ def daily(data: Path, latency_seconds: float) -> None:
 
             measured(f"daily update from {name}", update)
             num = vendor.num_requests() - asked
-            print(f"  whole history: {asked} requests, {POLITE.seconds_for(asked) / 60:.0f} min at one a second")
+            told = "history of 2024" if name == "cafef_pages" else "whole history"
+            print(f"  {told}: {asked} requests, {POLITE.seconds_for(asked) / 60:.0f} min at one a second")
             print(f"  this update: {num} requests, {POLITE.seconds_for(num) / 60:.1f} min at one a second", flush=True)
 
 

@@ -10,7 +10,7 @@ import pytest
 from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.data.axis import market_sessions
 from vnfleet.data.panel import PANEL_SCHEMA, Panel, PanelStore, build_panel
-from vnfleet.data.sources.base import RAW_SCHEMA, RawHistory, raw_history
+from vnfleet.data.sources.base import RawHistory, raw_history
 from vnfleet.data.store import RawStore
 from vnfleet.market.calendar import trading_sessions
 

@@ -115,8 +115,9 @@ def test_sessions_are_the_real_ones_and_the_index_is_the_real_one(panel: Panel) 
 
 
 def test_nearly_all_symbols_are_accepted_and_the_past_does_not_change(history: RawHistory, panel: Panel) -> None:
-    assert len(panel.symbols) == 285
-    assert set(panel.quality.symbols.filter(pl.col("verdict") == "quarantine").get_column("symbol")) == {
+    assert len(panel.symbols) == 289
+    assert len(panel.quality.live) == 285
+    assert set(panel.quality.symbols.filter(pl.col("verdict") == "retired").get_column("symbol")) == {
         "DSC",
         "HPX",
         "NAB",

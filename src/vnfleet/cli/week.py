@@ -43,6 +43,9 @@ Full = Annotated[
     bool, typer.Option("--full", help="Ask for whole histories, not only for what is new and a little before it.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be asked of whom, and ask nothing.")]
+AcceptDegraded = Annotated[
+    bool, typer.Option("--accept-degraded", help="Take a feed that was rejected; only after reading the reasons.")
+]
 _WIDE_TERMINAL = 140
 _DEMO_WORKDIR = Path("vnfleet-demo")
 
@@ -83,6 +86,7 @@ def collect(
     as_of: o.AsOf = None,
     full: Full = False,
     dry_run: DryRun = False,
+    accept_degraded: AcceptDegraded = False,
     config: o.Config = None,
     workdir: o.Workdir = o.WORKDIR,
     as_json: o.Json = False,
@@ -108,6 +112,7 @@ def collect(
             as_of=day,
             last_step="collect",
             full=full,
+            accept_degraded=accept_degraded,
             observer=observer,
             once_locked=lambda: write_resolved(settings, workdir / "configs"),
         )

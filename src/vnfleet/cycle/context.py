@@ -70,6 +70,7 @@ class WeekContext:
     observer: Observer
     only: tuple[str, ...] = ()
     full: bool = False
+    accept_degraded: bool = False
     ask_anew: bool = False
     record: Record | None = None
     _served: Served | None = None

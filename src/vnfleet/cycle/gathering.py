@@ -87,6 +87,7 @@ class Gathering:
     as_of: date
     known_at: datetime
     full: bool = False
+    accept_degraded: bool = False
     progress: Progress = no_progress
 
     def plans(self) -> tuple[tuple[str, FetchPlan], ...]:
@@ -172,7 +173,14 @@ class Gathering:
 
     def _collect(self, source: Source, symbols: Sequence[str] | None) -> Collected:
         return collect_into(
-            self._store, source, symbols, self.as_of, self.known_at, full=self.full, progress=self.progress
+            self._store,
+            source,
+            symbols,
+            self.as_of,
+            self.known_at,
+            full=self.full,
+            progress=self.progress,
+            accept_degraded=self.accept_degraded,
         )
 
     @property

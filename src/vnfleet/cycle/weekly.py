@@ -80,6 +80,7 @@ def run_cycle(
     symbols: tuple[str, ...] = (),
     last_step: str = "report",
     full: bool = False,
+    accept_degraded: bool = False,
     observer: Observer | None = None,
     clock: Clock | None = None,
     once_locked: Callable[[], object] | None = None,
@@ -87,8 +88,9 @@ def run_cycle(
     """Run the week of `as_of` (by default of the last close) up to `last_step` and return what it came to.
 
     `symbols` makes it a partial run: only their artifacts are written to ``models/``, every symbol still stands behind
-    features and backbone, and the week ends before the gate. `full` asks for whole histories; with "collect"
-    as the last step they are asked even if this day was collected before. `once_locked` is called when the work
+    features and backbone, and the week ends before the gate. `full` asks for whole histories,
+    `accept_degraded` takes a feed that looks worse than what is stored. With "collect" as the last step the vendors are
+    asked even if this day was collected before. `once_locked` is called when the work
     directory is ours.
 
     Raises
@@ -108,6 +110,7 @@ def run_cycle(
         observer=observer or SilentObserver(),
         only=symbols,
         full=full,
+        accept_degraded=accept_degraded,
         ask_anew=full or last_step == "collect",
     )
     cycle_id = cycle_id_of(day)

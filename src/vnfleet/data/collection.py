@@ -216,7 +216,8 @@ def _refuse(reasons: list[str], where: str) -> None:
             expected="prices that go on where the stored ones end",
             found="; ".join(reasons),
             where=where,
-            fix="collect again later or from another source; the stored prices are as they were",
+            fix="collect again later or from another source, the stored prices are as they were; if you have looked into it "
+            "and the feed is right: vnfleet collect --accept-degraded",
         )
 
 

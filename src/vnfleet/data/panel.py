@@ -16,6 +16,7 @@ import polars as pl
 from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.core.ids import frame_sha256, short_id
 from vnfleet.data.actions.events import EventLedger, LedgerReport
+from vnfleet.data.actions.membership import membership, with_exchange
 from vnfleet.data.actions.steps import LearnedSteps
 from vnfleet.data.court.checks import check_bars
 from vnfleet.data.court.opinions import Opinion, opinion_of
@@ -268,7 +269,7 @@ def judged(
 def _panel_of(examined: Examination, history: RawHistory, as_of: date) -> Panel:
     symbols = examined.report.accepted
     sessions = examined.sessions
-    if not symbols or sessions.is_empty():
+    if not examined.report.live or sessions.is_empty():
         reasons = examined.report.symbols.get_column("reasons").value_counts(sort=True)
         raise BadDataError(
             "no symbol is fit for use",
@@ -276,7 +277,6 @@ def _panel_of(examined: Examination, history: RawHistory, as_of: date) -> Panel:
             found=reasons.row(0)[0] if reasons.height else "no bars",
             fix="collect newer prices, or ask for an earlier day",
         )
-    listed = history.listings.select("symbol", listed_on="exchange")
     day_before = pl.col("close_vnd").shift(1).over("symbol") * pl.col("factor").shift(1).over("symbol")
     bars = (
         examined.bars.lazy()
@@ -286,10 +286,10 @@ def _panel_of(examined: Examination, history: RawHistory, as_of: date) -> Panel:
             & pl.col("session").is_in(sessions.implode())
         )
         .with_columns(reference_vnd=day_before / pl.col("factor"))
-        .join(listed.lazy(), on="symbol", how="left", maintain_order="left")
-        .with_columns(pl.coalesce("exchange", "listed_on", pl.lit("HOSE")).alias("exchange"))
-        .select(pl.col(name).cast(dtype) for name, dtype in PANEL_SCHEMA.items())
         .collect()
+    )
+    bars = _placed_on_exchanges(bars, history.listings).select(
+        pl.col(name).cast(dtype) for name, dtype in PANEL_SCHEMA.items()
     )
     known = pl.DataFrame({"symbol": pl.Series(symbols, dtype=pl.String)}).join(
         history.listings, on="symbol", how="left"
@@ -305,6 +305,17 @@ def _panel_of(examined: Examination, history: RawHistory, as_of: date) -> Panel:
         ),
         quality=examined.report,
     )
+
+
+def _placed_on_exchanges(bars: pl.DataFrame, listings: pl.DataFrame) -> pl.DataFrame:
+    """Return `bars` with the exchange of each day: as the vendor states it, else inferred from its trading."""
+    silent = bars.filter(pl.col("exchange").is_null()).get_column("symbol").unique()
+    if silent.is_empty():
+        return bars
+    inferred = pl.col("symbol").is_in(silent.implode())
+    unsaid = bars.filter(inferred)
+    placed = with_exchange(unsaid, membership(unsaid, listings)).select(bars.columns)
+    return pl.concat([bars.filter(~inferred), placed]).sort("symbol", "session", maintain_order=True)
 
 
 def _expected_sessions(history: RawHistory, as_of: date, overrides: CalendarOverrides) -> list[date] | None:

@@ -22,6 +22,7 @@ import polars as pl
 
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.lock import holding
+from vnfleet.data.changes import differing_rows, forgotten_rows, in_order, updated
 from vnfleet.data.overlap import (
     OVERLAP_SCHEMA,
     PartialHistoryError,
@@ -29,7 +30,6 @@ from vnfleet.data.overlap import (
     compare_overlap,
     moved_bases,
     refusals,
-    split_repeated,
 )
 from vnfleet.data.revisions import append_revision, read_current, remove_unfinished, revisions_in
 from vnfleet.data.sources.base import (
@@ -155,7 +155,7 @@ class RawStore:
         """Return how `history` compares with what is stored: `OVERLAP_SCHEMA`, no row for symbols not stored yet."""
         folder = self.root / _folder_name(source_name)
         compared = [
-            compare_overlap(stored, told) for stored, told in _groups(folder, _sorted(history.bars)) if stored.height
+            compare_overlap(stored, told) for stored, told in _groups(folder, in_order(history.bars)) if stored.height
         ]
         return pl.concat(compared) if compared else pl.DataFrame(schema=OVERLAP_SCHEMA)
 
@@ -170,29 +170,29 @@ class RawStore:
         index, _ = _news(folder / INDEX_SYMBOL, history.index, "session")
         listings, _ = _news(folder / _LISTINGS, history.listings, "symbol")
         return RawHistory(
-            bars=_sorted(_updated(stored.bars, changes.rows, _KEY)),
-            index=_updated(stored.index, index, ("session",)).sort("session"),
-            listings=_updated(stored.listings, listings, ("symbol",)).sort("symbol"),
+            bars=in_order(updated(stored.bars, changes.rows, _KEY)),
+            index=updated(stored.index, index, ("session",)).sort("session"),
+            listings=updated(stored.listings, listings, ("symbol",)).sort("symbol"),
         )
 
     def _changes(self, folder: Path, bars: pl.DataFrame, max_forgotten_frac: float) -> _Changes:
         """Return what `bars` change; raises `PartialHistoryError` and `BadDataError` as `merge` does."""
-        rows, overlaps, new_rows, forgotten_rows = [bars.clear()], [pl.DataFrame(schema=OVERLAP_SCHEMA)], 0, 0
-        for stored, told in _groups(folder, _sorted(bars)):
-            differing, num_new = _differing(stored, told)
+        rows, overlaps, new_rows, num_forgotten = [bars.clear()], [pl.DataFrame(schema=OVERLAP_SCHEMA)], 0, 0
+        for stored, told in _groups(folder, in_order(bars)):
+            differing, num_new = differing_rows(stored, told)
             if stored.height:
                 compared = compare_overlap(stored, told)
                 overlaps.append(compared)
-                forgotten = _forgotten(stored, told, compared)
-                forgotten_rows += forgotten.height
-                differing = _sorted(pl.concat([differing, forgotten])) if forgotten.height else differing
+                forgotten = forgotten_rows(stored, told, compared)
+                num_forgotten += forgotten.height
+                differing = in_order(pl.concat([differing, forgotten])) if forgotten.height else differing
             rows.append(differing)
             new_rows += num_new
         judged = pl.concat(overlaps)
         refused = refusals(judged, max_forgotten_frac)
         if refused:
             raise PartialHistoryError(refused, folder)
-        return _Changes(rows=pl.concat(rows), new_rows=new_rows, forgotten_rows=forgotten_rows, overlaps=judged)
+        return _Changes(rows=pl.concat(rows), new_rows=new_rows, forgotten_rows=num_forgotten, overlaps=judged)
 
 
 def _read(folder: Path, known_at: datetime | None) -> RawHistory:
@@ -230,10 +230,6 @@ def _groups(folder: Path, told: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, pl
         yield _current_bars(folder, [symbol for symbol in group if symbol in there]), rows
 
 
-def _sorted(bars: pl.DataFrame) -> pl.DataFrame:
-    return bars.sort(_KEY, maintain_order=True)
-
-
 def _folder_name(name: str) -> str:
     if not _FOLDER_NAME.fullmatch(name) or _RESERVED.fullmatch(name) or name.upper() == INDEX_SYMBOL:
         raise BadDataError(
@@ -242,49 +238,6 @@ def _folder_name(name: str) -> str:
             found=name,
         )
     return name
-
-
-def _differing(stored: pl.DataFrame, told: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """Return the rows of all told sessions that are new or told otherwise, and how many of them are new."""
-    if stored.is_empty():
-        once, again = split_repeated(told)
-        rows = told if again.is_empty() else _sorted(pl.concat([once, again.unique(maintain_order=True)]))
-        return rows, rows.height
-    once, again = split_repeated(told)
-    stored_once, stored_again = split_repeated(stored)
-    several = pl.concat([again.select(_KEY), stored_again.select(_KEY)]).unique()
-    if several.height:
-        once = once.join(several, on=_KEY, how="anti", maintain_order="left")
-    values = [name for name in RAW_SCHEMA if name not in _KEY]
-    both = once.join(stored_once.with_columns(_stored=True), on=_KEY, how="left", suffix="_was", maintain_order="left")
-    other = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name}_was")) for name in values)
-    new = both.get_column("_stored").is_null()
-    rows = once.filter(both.select(other).to_series() | new)
-    if several.is_empty():
-        return rows, int(new.sum())
-    told = told.join(several, on=_KEY, how="semi").unique(maintain_order=True)
-    stored = stored.join(several, on=_KEY, how="semi")
-    columns = list(RAW_SCHEMA)
-    unlike = [
-        told.join(stored, on=columns, how="anti", nulls_equal=True),
-        stored.join(told, on=columns, how="anti", nulls_equal=True),
-    ]
-    disputed = told.join(pl.concat(unlike).select(_KEY).unique(), on=_KEY, how="semi")
-    num_new = int(new.sum()) + disputed.join(stored.select(_KEY), on=_KEY, how="anti").height
-    return _sorted(pl.concat([rows, disputed])), num_new
-
-
-def _forgotten(stored: pl.DataFrame, told: pl.DataFrame, compared: pl.DataFrame) -> pl.DataFrame:
-    """Return, with an unknown adjusted close, the stored rows that a history on another base does not tell again."""
-    moved = compared.filter((pl.col("moved") > 0) & (pl.col("untold_known") > 0)).select("symbol")
-    if moved.is_empty():
-        return stored.clear()
-    return (
-        stored.join(moved, on="symbol", how="semi")
-        .filter(pl.col("adjusted_close_vnd") > 0)
-        .join(told.select(_KEY), on=_KEY, how="anti")
-        .with_columns(adjusted_close_vnd=pl.lit(None, pl.Float64))
-    )
 
 
 def _news(folder: Path, rows: pl.DataFrame, key: str) -> tuple[pl.DataFrame, int]:
@@ -298,10 +251,6 @@ def _news(folder: Path, rows: pl.DataFrame, key: str) -> tuple[pl.DataFrame, int
     )
     other = other.sort(key)
     return other, other.join(current, on=key, how="anti").height
-
-
-def _updated(stored: pl.DataFrame, rows: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
-    return pl.concat([stored.join(rows.select(key), on=key, how="anti"), rows])
 
 
 def _append_all(parts: list[tuple[Path, pl.DataFrame]], known_at: datetime) -> None:
@@ -319,5 +268,5 @@ def _append(folder: Path, rows: pl.DataFrame, known_at: datetime) -> None:
     """Write the next revision; a whole one when many must be read otherwise."""
     whole = "symbol" in rows.columns and "session" in rows.columns and len(revisions_in(folder)) >= WHOLE_AFTER
     if whole:
-        rows = _sorted(_updated(_current_bars(folder.parent, [folder.name]), rows, _KEY))
+        rows = in_order(updated(_current_bars(folder.parent, [folder.name]), rows, _KEY))
     append_revision(folder, rows, known_at, "prices", whole=whole)

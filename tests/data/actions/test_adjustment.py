@@ -192,3 +192,54 @@ def test_no_bars_give_no_factors() -> None:
     assert chained.is_empty()
     assert {"factor", "break_before"} <= set(chained.columns)
     assert events.columns == ["symbol", "session", "factor_step", "kind"]
+
+
+def decided(
+    given: pl.DataFrame, *, step: dict[int, float] | None = None, close: dict[int, float] | None = None
+) -> pl.DataFrame:
+    """The bars with what a court decided, by row."""
+    rows = range(given.height)
+    return given.with_columns(
+        decided_step=pl.Series([(step or {}).get(row) for row in rows], dtype=pl.Float64),
+        final_close_vnd=pl.Series([(close or {}).get(row) for row in rows], dtype=pl.Float64),
+    )
+
+
+def test_a_decided_step_replaces_the_vendors_and_is_an_event_of_its_own() -> None:
+    # the vendor says x1.0336, the court x1.0167 (VNM 2019-09-16)
+    given_bars = bars([122100.0] * 5 + [121500.0] * 5, [0.6] * 5 + [0.6 * 1.0336] * 5)
+    chained, events = chain_factors(decided(given_bars, step={5: 1.0167}))
+    assert chained.get_column("factor").to_list() == pytest.approx([1.0] * 5 + [1.0167] * 5)
+    assert events.select("session", "factor_step", "kind").rows() == [(DAYS[5], 1.0167, "repaired")]
+    assert {"decided_step", "final_close_vnd"}.isdisjoint(chained.columns)
+
+
+def test_a_step_decided_away_is_told_as_the_vendor_claimed_it() -> None:
+    given_bars = bars([20500.0] * 5 + [20200.0] * 5, [0.6] * 5 + [0.624] * 5)
+    chained, events = chain_factors(decided(given_bars, step={5: 1.0}))
+    assert chained.get_column("factor").to_list() == [1.0] * 10
+    assert events.get_column("kind").to_list() == ["contradicted"]
+    assert events.get_column("factor_step")[0] == pytest.approx(1.04, rel=2e-3)
+
+
+def test_a_vendors_step_that_was_decided_for_stays_an_adjustment() -> None:
+    given_bars = bars([25000.0] * 5 + [20000.0] * 5, [0.8] * 5 + [1.0] * 5)
+    _, events = chain_factors(decided(given_bars, step={5: 1.25}))
+    assert events.get_column("kind").to_list() == ["adjustment"]
+
+
+def test_a_final_close_replaces_the_stored_one_and_makes_no_step() -> None:
+    given_bars = bars([20000.0, 20000.0, 20400.0, 20100.0], [0.8] * 4)
+    chained, events = chain_factors(decided(given_bars, close={2: 20200.0}))
+    assert chained.get_column("close_vnd").to_list() == [20000.0, 20000.0, 20200.0, 20100.0]
+    assert chained.get_column("factor").to_list() == [1.0] * 4
+    assert events.is_empty()
+
+
+def test_a_fall_over_a_session_the_vendor_lacks_is_believed() -> None:
+    # HPG 2020-03-12: the row of the 11th is missing, two limit-down days in one move
+    raw = [20150.0] * 30 + [17900.0] * 3
+    chained, _ = chain_factors(bars(raw, [1.0] * 33, days=DAYS[:30] + DAYS[31:34]))
+    assert not chained.get_column("break_before").any()
+    chained, _ = chain_factors(bars(raw, [1.0] * 33))
+    assert chained.get_column("break_before").arg_true().to_list() == [30]

@@ -7,16 +7,16 @@ import pytest
 
 from vnfleet.data.court.drill import drill, with_references
 from vnfleet.data.court.opinions import Opinion, opinion_of
-from vnfleet.data.court.quality import judge
-from vnfleet.data.sources.base import RawHistory
+from vnfleet.data.court.quality import CHECKS, judge
+from vnfleet.data.sources.base import RawHistory, raw_history
 from vnfleet.data.sources.simulated import SimulatedMarket, SimulatedSource
 from vnfleet.data.sources.simulated_faults import Fault, FaultKind, MarketFaultKind, plant
 from vnfleet.market.calendar import trading_sessions
 
 AS_OF = date(2023, 12, 29)
-MARKET = SimulatedMarket(seed=5, num_symbols=24, start=date(2019, 1, 2), suspensions_per_year=0.0, illiquid_frac=0.0)
+MARKET = SimulatedMarket(seed=5, num_symbols=18, start=date(2020, 1, 2), suspensions_per_year=0.0, illiquid_frac=0.0)
 SESSIONS = trading_sessions(MARKET.start, AS_OF)
-PER_KIND = 6
+PER_KIND = 5
 NEED_A_SECOND_VENDOR = {"in_session_last_bar", "volume_x10"}
 
 
@@ -53,6 +53,19 @@ def test_alone_the_court_finds_nearly_all_it_can_find_alone(history: RawHistory)
     assert result.filter(pl.col("kind") == "zero_close")["said"].to_list() == [f"price {PER_KIND}"]
 
 
+def test_everything_the_court_says_has_a_name_and_a_meaning(history: RawHistory, other: Opinion) -> None:
+    faults = tuple(
+        Fault(kind=kind, symbol=symbol, session=SESSIONS[500])
+        for kind, symbol in zip(FaultKind, MARKET.symbols, strict=False)
+    )
+    faulty = raw_history(plant(history.bars, faults, AS_OF), history.index, None)
+    rows = judge(faulty, AS_OF, SESSIONS, (other,)).rows
+    assert set(rows["check"]) <= set(CHECKS)
+    assert set(rows["severity"]) <= {"info", "warn", "error"}
+    assert set(rows["verdict"]) <= {"accept", "repair", "mask", "quarantine"}
+    assert rows["evidence"].null_count() == 0
+
+
 def test_the_same_seed_plants_the_same_faults(history: RawHistory) -> None:
     kinds = (FaultKind.CLOSE_NOT_FINAL, FaultKind.BOGUS_STEP)
     first = drill(history, AS_OF, SESSIONS, seed=3, per_kind=4, kinds=kinds)
@@ -62,6 +75,6 @@ def test_the_same_seed_plants_the_same_faults(history: RawHistory) -> None:
 def test_a_missing_step_is_planted_only_where_there_is_one(history: RawHistory) -> None:
     bars = history.bars.filter(pl.col("symbol") == "XAA")
     level = (bars["adjusted_close_vnd"] / bars["close_vnd"]).to_numpy()
-    quiet = next(row for row in range(400, bars.height) if abs(level[row] / level[row - 1] - 1) < 0.005)
+    quiet = next(row for row in range(100, bars.height) if abs(level[row] / level[row - 1] - 1) < 0.005)
     fault = Fault(kind=FaultKind.MISSING_STEP, symbol="XAA", session=bars["session"][quiet])
     assert plant(bars, (fault,), AS_OF).equals(bars)

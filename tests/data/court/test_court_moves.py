@@ -1,6 +1,7 @@
 """Moves: closes that are not final and steps that are wrong, by the reference, a second vendor, bands and the day."""
 
-from datetime import date
+from datetime import UTC, date, datetime
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -9,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vnfleet.core.errors import BadDataError
+from vnfleet.data.actions.events import EventLedger
+from vnfleet.data.court.checks import check_bars
 from vnfleet.data.court.opinions import OPINION_SCHEMA, Opinion, opinion_of
 from vnfleet.data.court.quality import Examination, examine
 from vnfleet.data.sources.base import RawHistory, raw_history
@@ -266,6 +269,20 @@ def test_a_later_session_changes_nothing_older_than_two_sessions(row: int, two: 
     assert cut.bars.filter(old).equals(whole.bars.filter(old))
 
 
+def test_the_event_ledger_keeps_the_vendors_steps_and_changes_no_ruling(
+    tmp_path: Path,
+) -> None:
+    bogus = told(TRUE, "SBX", AT, 1 / 1.1, before=True)
+    ledger = EventLedger(tmp_path, "files")
+    ledger.record(check_bars(bogus.bars)[0], datetime(2023, 7, 3, tzinfo=UTC))
+    learned = ledger.read()
+    assert learned is not None
+    kept = learned.rows.filter(pl.col("step") != 1.0).select("symbol", "session").rows()
+    assert kept == [("SAX", DAYS[BONUS]), ("SBX", DAYS[AT])]
+    remembered = RawHistory(learned.placed(bogus.bars), bogus.index, bogus.listings)
+    assert court(remembered, OTHER).bars.equals(court(bogus, OTHER).bars)
+
+
 def test_a_volume_told_in_another_unit_is_repaired_from_the_second_vendor() -> None:
     where = (pl.col("symbol") == "SBX") & (pl.col("session") == DAYS[AT])
     bars = TRUE.bars.with_columns(
@@ -295,3 +312,72 @@ def test_an_opinion_keeps_one_positive_close_a_session_and_refuses_other_columns
     assert opinion_of("raw", raw_only).bars["adjusted_close_vnd"].to_list() == rows["close_vnd"].to_list()
     with pytest.raises(BadDataError, match="opinion"):
         Opinion("x", rows)
+
+
+def test_a_session_that_nobody_has_does_not_make_the_closes_before_it_wrong() -> None:
+    # 2025-02-03 at CafeF: no row and no index bar, and every reference of the next day is the close of the missing one
+    holed = TRUE.bars.filter(pl.col("session") != DAYS[AT])
+    examined = court(RawHistory(holed, TRUE.index.filter(pl.col("session") != DAYS[AT]), TRUE.listings))
+    assert examined.report.rows.select("symbol", "session", "check").rows() == [("*", DAYS[AT], "market_hole")]
+
+
+def dividends(seed: int = 3) -> RawHistory:
+    """Fifteen cash dividends of 3 % in each of six names; the reference is the previous close on every ex-date."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for place in range(6):
+        forward = np.ones(len(DAYS))
+        for row in range(60 + place, len(DAYS), 20):
+            forward[row:] *= 1.03
+        fair = 30_000 * np.cumprod(1 + rng.uniform(-0.015, 0.015, len(DAYS)))
+        close = np.round(fair / forward / 50) * 50
+        frames.append(
+            pl.DataFrame(
+                {
+                    "symbol": [f"D{place}X"] * len(DAYS),
+                    "session": DAYS,
+                    "open_vnd": close,
+                    "high_vnd": close + 100,
+                    "low_vnd": close - 100,
+                    "close_vnd": close,
+                    "adjusted_close_vnd": np.round(close * forward / forward[-1], -1),
+                    "stated_reference_vnd": np.concatenate([[np.nan], close[:-1]]),
+                    "volume_shares": 100_000 + 100 * np.arange(len(DAYS)),
+                }
+            )
+        )
+    return raw_history(pl.concat(frames), TRUE.index, None)
+
+
+def test_a_vendor_that_does_not_adjust_for_cash_is_soon_no_longer_heard_about_missing_steps() -> None:
+    history = dividends()
+    unadjusted = history.bars.select(
+        "symbol", "session", pl.col("close_vnd").alias("adjusted_close_vnd"), "volume_shares"
+    )
+    rows = court(history, Opinion("no_cash", unadjusted)).report.rows
+    followed = rows.filter(pl.col("check") == "wrong_step")
+    refused = rows.filter((pl.col("check") == "opinion") & pl.col("evidence").str.contains("lacks"))
+    assert refused.height > followed.height
+    assert followed["session"].max() < refused["session"].min()  # type: ignore[operator]
+
+
+def test_where_the_band_refuses_both_vendors_neither_is_followed() -> None:
+    # the raw price falls by a fifth, our vendor has no step, the other adjusts twice over
+    where = (pl.col("symbol") == "SBX") & (pl.col("session") >= DAYS[AT])
+    names = ("open_vnd", "high_vnd", "low_vnd", "close_vnd", "adjusted_close_vnd")
+    bars = TRUE.bars.with_columns(
+        *(pl.when(where).then((pl.col(name) * 0.8 / 50).round() * 50).otherwise(name).alias(name) for name in names),
+    ).with_columns(
+        stated_reference_vnd=pl.when(where)
+        .then(pl.col("close_vnd").shift(1).over("symbol"))
+        .otherwise("stated_reference_vnd")
+    )
+    double = bars.select(
+        "symbol",
+        "session",
+        pl.when(where).then(pl.col("close_vnd") * 1.5625).otherwise("close_vnd").alias("adjusted_close_vnd"),
+        "volume_shares",
+    )
+    examined = court(RawHistory(bars, TRUE.index, TRUE.listings), Opinion("twice", double))
+    assert ("disputed_step", "accept") in said(examined, "SBX", AT)
+    assert examined.bars.filter(where & pl.col("break_before"))["session"].to_list() == [DAYS[AT]]

@@ -49,6 +49,7 @@ def collect(runner: Runner, week: WeekContext) -> StepOutcome:
             as_of=week.as_of,
             known_at=week.clock.now().replace(microsecond=0),
             full=week.full,
+            accept_degraded=week.accept_degraded,
             progress=lambda done, total, doing: week.observer.progress("collect", done, total, doing),
         ).run()
         week.record = Record(source=gathered.source, opinions=gathered.opinions, known_at=gathered.known_at)

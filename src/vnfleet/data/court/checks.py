@@ -4,6 +4,7 @@ The repairs, in order, on rows that are not masked:
 
 - an open that is absent or zero becomes the previous traded close, moved into the day's own range: known before the
   day and never outside what was traded (the close would smuggle the day's outcome into the entry price);
+- prices in another unit are brought back to the symbol's (`units`);
 - an absent high or low, or one that contradicts the other prices (a vendor's high and low can leave out the opening
   auction), becomes the highest or lowest of open, high, low and close.
 """
@@ -12,16 +13,12 @@ from __future__ import annotations
 
 import polars as pl
 
+from vnfleet.data.court.findings import FINDING_SCHEMA, findings, said
+from vnfleet.data.court.units import with_one_unit
 from vnfleet.market.rules import KNOWN_TO, Exchange, wide_band_frac
 
-FINDING_SCHEMA: dict[str, pl.DataType] = {
-    "symbol": pl.String(),
-    "session": pl.Date(),
-    "check": pl.String(),
-    "severity": pl.String(),
-    "verdict": pl.String(),
-    "evidence": pl.String(),
-}
+__all__ = ["FINDING_SCHEMA", "STALE_REPEATS", "check_bars", "findings", "said"]
+
 STALE_REPEATS = 5
 """From this many identical bars with volume in a row, the feed is taken as frozen."""
 _WIDEST = max(wide_band_frac(exchange, KNOWN_TO) for exchange in Exchange)
@@ -29,33 +26,6 @@ MAX_DAY_RANGE = (1 + _WIDEST) / (1 - _WIDEST)
 """Highest over lowest price of a day that any band allows."""
 _OHLC = ("open_vnd", "high_vnd", "low_vnd", "close_vnd")
 _SATURDAY_ISO = 6
-
-
-def said(template: str, *values: str | pl.Expr) -> pl.Expr:
-    """Return `template` with each {} replaced by a column or expression, "-" where null.
-
-    (`pl.format` of polars 2.1 panics on some columns with a validity mask.)
-    """
-    texts = template.split("{}")
-    pieces: list[pl.Expr] = [pl.lit(texts[0])]
-    for value, text in zip(values, texts[1:], strict=True):
-        expression = pl.col(value) if isinstance(value, str) else value
-        pieces += [expression.cast(pl.String).fill_null("-"), pl.lit(text)]
-    return pl.concat_str(pieces)
-
-
-def findings(rows: pl.DataFrame, check: str, severity: str, verdict: str, evidence: pl.Expr) -> pl.DataFrame:
-    """Return `rows` (symbol, session, whatever `evidence` needs) as findings of one check."""
-    if rows.is_empty():
-        return pl.DataFrame(schema=FINDING_SCHEMA)
-    return rows.select(
-        "symbol",
-        "session",
-        pl.lit(check).alias("check"),
-        pl.lit(severity).alias("severity"),
-        pl.lit(verdict).alias("verdict"),
-        evidence.cast(pl.String).alias("evidence"),
-    )
 
 
 def check_bars(bars: pl.DataFrame) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
@@ -68,8 +38,8 @@ def check_bars(bars: pl.DataFrame) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
     found: list[pl.DataFrame] = []
     bars = _without_duplicates(bars, found)
     bars = _without_masked(bars, found)
-    bars = _repaired(bars, found)
-    return bars.drop("previous_close"), found
+    bars = _repaired(bars, found).drop("previous_close")
+    return with_one_unit(bars, found), found
 
 
 def _without_duplicates(bars: pl.DataFrame, found: list[pl.DataFrame]) -> pl.DataFrame:

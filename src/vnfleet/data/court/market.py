@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from vnfleet.data.court.checks import FINDING_SCHEMA, findings, said
+from vnfleet.data.court.findings import FINDING_SCHEMA, findings, said
 
 MARKET = "*"
 DRIFT_WINDOW_SESSIONS = 20

@@ -8,8 +8,9 @@ Witnesses, and what each is worth:
   proves a step when it is not the previous close; when it is, it proves nothing (for years CafeF put the previous close
   there on every ex-date).
 - *a second vendor* is compared on returns (`excursions`). It may be the one who errs: where the stated reference, or
-  the band, sides with the primary vendor, the primary is right. A second vendor once caught without a step that the
-  reference proves is not believed about missing steps of that symbol from then on.
+  the band, sides with the primary vendor, the primary is right. Its silence about a step counts for nothing once it
+  was caught without a step of that symbol that the reference proves, or lacks many steps of the market (it adjusts
+  for other things). Where the band refuses both readings, neither is taken.
 - *the band*: of two readings of a move, one possible and one not, the possible one is taken.
 
 Nobody sides with anybody: a step is taken from the second vendor (measured: it is right far more often), a close is
@@ -27,19 +28,15 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from vnfleet.data.court.checks import FINDING_SCHEMA, findings, said
-from vnfleet.data.court.days import MANY_SYMBOLS, with_days
-from vnfleet.data.court.evidence import SAME_VND, fits, with_evidence
+from vnfleet.data.court.closes import SAME_CLOSE_LOG, rule_on_closes
+from vnfleet.data.court.days import with_days
+from vnfleet.data.court.evidence import with_evidence
 from vnfleet.data.court.excursions import Parting, partings
+from vnfleet.data.court.findings import FINDING_SCHEMA, findings, said
 from vnfleet.data.court.opinions import Opinion
-from vnfleet.data.court.suspicions import STEP_SAME_LOG, with_suspicions
+from vnfleet.data.court.steps import rule_on_steps
 
-NO_STEP_FRAC = 0.0005
 SAME_UNIT_LOG10 = 0.004
-MANY_FRAC = 0.02
-"""With so many of those a second vendor covers, closes parting on one day are the primary feed's, read too early."""
-
-_Ruling = tuple[pl.Expr, str, pl.Expr, pl.Expr]  # condition, verdict, value, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,7 @@ def rule_on_moves(bars: pl.DataFrame, sessions: pl.Series, opinions: Sequence[Op
     columns = bars.columns
     heard = with_days(with_evidence(bars, sessions)).with_row_index("row")
     heard = _with_opinion(heard, opinions)
-    heard = _rule_on_steps(_rule_on_closes(heard)).with_columns(other_unit=_other_unit())
+    heard = rule_on_steps(rule_on_closes(heard)).with_columns(other_unit=_other_unit())
     masked = pl.col("close_ruling") == "mask"
     kept = heard.filter(~masked.fill_null(value=False)) if heard.height else heard
     kept = kept.with_columns(volume_shares=pl.when("other_unit").then("other_volume").otherwise("volume_shares"))
@@ -95,198 +92,6 @@ def _with_opinion(heard: pl.DataFrame, opinions: Sequence[Opinion]) -> pl.DataFr
     return heard.join(told.drop("rank"), on=("symbol", "session"), how="left", maintain_order="left")
 
 
-def _rule_on_closes(heard: pl.DataFrame) -> pl.DataFrame:
-    """Add close_ruling ("final" | "repair" | "mask" | null), final_close_vnd and close_reason."""
-    close, other = pl.col("close_vnd"), pl.col("other_close_vnd")
-    stated = pl.col("next_reference_vnd")  # null unless it is a witness of this row's close
-    parted = (pl.col("parting") == int(Parting.CLOSE)).fill_null(value=False)
-    heard_other = pl.col("parting").is_not_null()
-    sides_with_own = ((stated - close).abs() <= SAME_VND).fill_null(value=False)
-    sides_with_other = ((stated / other).log().abs() <= 0.002).fill_null(value=False)
-    agreed = heard_other & ~parted & (pl.col("parting") != int(Parting.OPEN))
-    alone = pl.col("next_dissents") & ~agreed & ~parted
-    feed_was_early = pl.col("never_set") | pl.col("range_cut")
-    rulings = (
-        (
-            parted & sides_with_own,
-            "final",
-            close,
-            said("{} tells {}, the next reference {}", "other", other.round(0), stated),
-        ),
-        (parted & sides_with_other, "repair", stated, said("{} and the next reference say {}", "other", stated)),
-        (parted & pl.col("next_dissents"), "repair", stated, said("the next reference says {}", stated)),
-        (
-            parted & (feed_was_early | pl.col("others_parted")),
-            "repair",
-            (other / 10.0).round() * 10.0,
-            said("{} says {}, and so it was with many that day", "other", other.round(0)),
-        ),
-        (
-            parted & (pl.col("vendor_step") == 1.0),
-            "mask",
-            pl.lit(None, pl.Float64),
-            said("{} says {}, nothing says who is right", "other", other.round(0)),
-        ),
-        (alone, "repair", stated, said("the next session's reference is {}", stated)),
-        (
-            feed_was_early & ~heard_other & (pl.col("vendor_step") == 1.0),
-            "mask",
-            pl.lit(None, pl.Float64),
-            pl.when("never_set")
-            .then(pl.lit("the close is the day's reference, as with most UPCoM names that day: it was never set"))
-            .otherwise(
-                said(
-                    "the next reference, an average, is {}, the day's range {} to {}",
-                    "raw_next_reference_vnd",
-                    "told_low_vnd",
-                    "told_high_vnd",
-                )
-            ),
-        ),
-    )
-    many = parted.sum().over("session")
-    heard = heard.with_columns(
-        others_parted=(many >= MANY_SYMBOLS) & (many >= MANY_FRAC * heard_other.sum().over("session"))
-    )
-    return (
-        _ruled(heard, rulings, "close")
-        .rename({"close_value": "final_close_vnd"})
-        .with_columns(final_close_vnd=pl.when(pl.col("close_ruling") == "repair").then(pl.col("final_close_vnd")))
-    )
-
-
-def _ruled(heard: pl.DataFrame, rulings: Sequence[_Ruling], name: str) -> pl.DataFrame:
-    """Add <name>_ruling, <name>_value and <name>_reason by the first ruling whose condition holds; null without one."""
-    ruling, price, reason = pl.lit(None, pl.String), pl.lit(None, pl.Float64), pl.lit(None, pl.String)
-    for condition, verdict, value, text in reversed(rulings):
-        ruling = pl.when(condition).then(pl.lit(verdict)).otherwise(ruling)
-        price = pl.when(condition).then(value).otherwise(price)
-        reason = pl.when(condition).then(text).otherwise(reason)
-    concerned = heard.filter(pl.any_horizontal(condition.fill_null(value=False) for condition, *_ in rulings))
-    ruled = concerned.select(
-        "row",
-        ruling.alias(f"{name}_ruling"),
-        price.cast(pl.Float64).alias(f"{name}_value"),
-        reason.cast(pl.String).alias(f"{name}_reason"),
-    )
-    return heard.join(ruled, on="row", how="left", maintain_order="left")
-
-
-def _rule_on_steps(heard: pl.DataFrame) -> pl.DataFrame:
-    """Add step_ruling ("own" | "repair" | "disputed" | null), decided_step and step_reason."""
-    own, other, stated = pl.col("vendor_step"), pl.col("other_step"), pl.col("reference_step")
-    parted = (pl.col("parting") == int(Parting.STEP)).fill_null(value=False)
-    covered = pl.col("parting").is_not_null()
-    settled = pl.col("close_ruling").shift(1).over("symbol").is_in(["repair", "mask"]).fill_null(value=False)
-    speaks = (stated != 1.0) & pl.col("regular") & ~pl.col("day_mute") & ~settled
-    speaks |= (stated != 1.0) & ~pl.col("day_mute") & ((own != 1.0) | parted)
-    speaks = speaks.fill_null(value=False)
-    heard = heard.with_columns(speaks=speaks)
-    own_gap, other_gap = (stated / own).log().abs(), (stated / other).log().abs()
-    near_own = pl.col("speaks") & (own_gap <= STEP_SAME_LOG) & (own_gap <= 2 * other_gap + 0.001)
-    near_other = pl.col("speaks") & ((stated / other).log().abs() <= STEP_SAME_LOG)
-    own_fits, other_fits, stated_fits = fits(own), fits(other), fits(stated)
-    silent_other = (other.log().abs() <= STEP_SAME_LOG) & (own != 1.0)
-    caught = (parted & near_own & silent_other & own_fits).fill_null(value=False)
-    heard = heard.with_columns(caught_before=caught.cast(pl.Int32).cum_sum().shift(1).over("symbol").fill_null(0) > 0)
-    backwards = (own == 1.0) & (other < 1.0)
-    stated_differs = (
-        pl.col("speaks") & pl.col("regular") & (own != 1.0) & ((stated / own).log().abs() > 2 * STEP_SAME_LOG)
-    )
-    one_says = (
-        (
-            parted & other_fits & ~own_fits,
-            "repair",
-            other,
-            said("{} says x{}, the band refuses x{}", "other", other.round(4), own.round(4)),
-        ),
-        (
-            parted & near_own,
-            "own",
-            own,
-            said("{} says x{}, the reference x{}", "other", other.round(4), stated.round(4)),
-        ),
-        (
-            parted & own_fits & ~other_fits,
-            "own",
-            own,
-            said("{} says x{}, which the band refuses", "other", other.round(4)),
-        ),
-        (
-            parted & near_other,
-            "repair",
-            other,
-            said("{} says x{}, the reference x{}", "other", other.round(4), stated.round(4)),
-        ),
-        (
-            parted & silent_other & pl.col("caught_before"),
-            "own",
-            own,
-            said("{} has missed steps of this symbol before", "other"),
-        ),
-        (parted & backwards, "own", own, said("{} says x{}, against time", "other", other.round(4))),
-        (parted, "repair", other, said("{} says x{}", "other", other.round(4))),
-        (
-            ~covered & pl.col("missing_step") & ~pl.col("opened_at_reference"),
-            "disputed",
-            own,
-            said("the stated reference is {}, the open {}", "reference_vnd", "open_vnd"),
-        ),
-        (~covered & pl.col("missing_step"), "repair", stated, said("the stated reference is {}", "reference_vnd")),
-        (~covered & pl.col("told_before"), "disputed", own, pl.lit("the stated reference had it the session before")),
-        (
-            ~covered & stated_differs & stated_fits & ~own_fits,
-            "repair",
-            stated,
-            said("the reference says x{}, the band refuses x{}", stated.round(4), own.round(4)),
-        ),
-        (~covered & stated_differs, "disputed", own, said("the reference says x{}", stated.round(4))),
-        (
-            ~covered & pl.col("unfollowed"),
-            "disputed",
-            own,
-            said("prices opened and closed nearer the unadjusted close: {}", "open_vnd"),
-        ),
-        (
-            ~covered & pl.col("on_hose") & pl.col("adjacent") & (own != 1.0) & ~own_fits,
-            "disputed",
-            own,
-            said("even so the move is {}, beyond the band", (pl.col("gross") * own - 1.0).round(3)),
-        ),
-        (
-            ~covered & pl.col("off_limits"),
-            "disputed",
-            own,
-            said("the close {} is beyond the limits of the reference {}", "close_vnd", "previous_vnd"),
-        ),
-        (
-            ~covered & pl.col("below_average"),
-            "disputed",
-            own,
-            said("the reference {} is an average below all prices of the day before", "reference_vnd"),
-        ),
-        (pl.col("untraded_step"), "disputed", own, pl.lit("no trade that day: chained at the next")),
-        (
-            pl.col("follows_untraded_step"),
-            "disputed",
-            own,
-            pl.lit("the vendor's step of a session before, without a trade, counts here"),
-        ),
-        (
-            ~covered & pl.col("unspoken"),
-            "disputed",
-            own,
-            pl.lit("the stated reference is the previous close, unlike at other steps of that time"),
-        ),
-    )
-    heard = _ruled(with_suspicions(heard), one_says, "step").rename({"step_value": "decided_step"})
-    return heard.with_columns(
-        decided_step=pl.when(pl.col("step_ruling").is_in(["repair", "own"])).then(
-            pl.when((pl.col("decided_step") - 1.0).abs() < NO_STEP_FRAC).then(1.0).otherwise("decided_step")
-        )
-    )
-
-
 def _findings(heard: pl.DataFrame) -> list[pl.DataFrame]:
     """Return what was ruled, with the evidence."""
     own = pl.col("vendor_step")
@@ -296,10 +101,11 @@ def _findings(heard: pl.DataFrame) -> list[pl.DataFrame]:
 
     closes, steps = pl.col("close_ruling"), pl.col("step_ruling")
     chained = pl.col("decided_step").round(4)
+    small = (pl.col("final_close_vnd") / pl.col("close_vnd")).log().abs() <= SAME_CLOSE_LOG
+    told = said("stored close {}; {}", "close_vnd", "close_reason")
     found = [
-        of(
-            closes == "repair", "not_final", "error", "repair", said("stored close {}; {}", "close_vnd", "close_reason")
-        ),
+        of((closes == "repair") & small, "last_tick", "info", "repair", told),
+        of((closes == "repair") & ~small, "not_final", "error", "repair", told),
         of(closes == "mask", "not_final", "error", "mask", said("stored close {}; {}", "close_vnd", "close_reason")),
         of(closes == "final", "opinion", "info", "accept", said("close {} stands: {}", "close_vnd", "close_reason")),
         of(

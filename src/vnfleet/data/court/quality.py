@@ -5,9 +5,9 @@ vendor's adjustment step is not used, the row is). Symbol verdicts: accept, reti
 not be traded now: to leave it out of the past would be to look ahead) or quarantine. Findings about the whole market
 carry the symbol "*"; findings about a whole symbol have no session.
 
-The court sits in order: single bars (`checks`, `units`), moves between bars (`evidence`, `days`, `excursions`,
-`suspicions`, `moves`), the chain of factors (`vnfleet.data.actions.adjustment`), the market (`market`), the symbols
-(`symbols`). `drill` measures it on planted faults.
+The court sits in order: single bars (`checks`, `units`), moves between bars (`moves`: `evidence`, `days`,
+`excursions`, `suspicions`, `closes`, `steps`), the chain of factors (`vnfleet.data.actions.adjustment`), the market
+(`market`), the symbols (`symbols`). `drill` measures it on planted faults.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import polars as pl
 from vnfleet.data.actions.adjustment import EventKind, chain_factors
 from vnfleet.data.actions.steps import vendor_steps
 from vnfleet.data.axis import market_sessions
-from vnfleet.data.court.checks import FINDING_SCHEMA, check_bars, findings, said
+from vnfleet.data.court.checks import check_bars
+from vnfleet.data.court.findings import CHECKS, FINDING_SCHEMA, findings, said
 from vnfleet.data.court.market import MARKET, check_drift, check_holes, check_in_session, check_market
 from vnfleet.data.court.moves import rule_on_moves
 from vnfleet.data.court.opinions import Opinion
@@ -34,10 +35,13 @@ from vnfleet.data.court.symbols import (
     stale_tail_findings,
     stale_tails,
 )
-from vnfleet.data.court.units import check_grid, with_one_unit
+from vnfleet.data.court.units import check_grid
 from vnfleet.data.sources.base import RawHistory
+from vnfleet.market.calendar import trading_sessions
+from vnfleet.market.rules import KNOWN_FROM, KNOWN_TO
 
 __all__ = [
+    "CHECKS",
     "MARKET",
     "MAX_AGE_DAYS",
     "MAX_GAP_SESSIONS",
@@ -120,16 +124,15 @@ def examine(
     """
     history = history.until(as_of)
     bars, found = check_bars(history.bars)
-    bars = with_one_unit(bars, found)
     sessions = market_sessions(bars, history.index)
+    expected = pl.Series("session", calendar_sessions or [], dtype=pl.Date)
+    expected = expected.filter(expected <= as_of).sort()
     ruled = rule_on_moves(
         bars.with_columns(vendor_step=pl.Series(vendor_steps(bars).step)),
-        sessions,
+        _with_expected(sessions),
         [opinion.until(as_of) for opinion in opinions],
     )
     bars, events = chain_factors(ruled.bars.drop("vendor_step", "told_low_vnd", "told_high_vnd"))
-    expected = pl.Series("session", calendar_sessions or [], dtype=pl.Date)
-    expected = expected.filter(expected <= as_of).sort()
     last_expected: date = expected.to_list()[-1] if len(expected) else as_of
     placed = bars.with_columns(position=sessions.search_sorted(bars.get_column("session")).cast(pl.Int64))
     on_axis = placed.filter(pl.col("session").is_in(sessions.implode()))
@@ -154,6 +157,16 @@ def examine(
     rows = pl.concat([frame.cast(pl.Schema(FINDING_SCHEMA)) for frame in found]).sort("symbol", "session", "check")
     symbols = judge_symbols(history.bars, on_axis, rows, len(sessions), last_expected)
     return Examination(bars=bars, events=events, sessions=sessions, report=QualityReport(rows=rows, symbols=symbols))
+
+
+def _with_expected(sessions: pl.Series) -> pl.Series:
+    """Return the market's sessions and those the calendar expects among them: rows around one are no neighbours."""
+    if sessions.is_empty():
+        return sessions
+    days: list[date] = sessions.to_list()
+    first, last = max(days[0], KNOWN_FROM), min(days[-1], KNOWN_TO)
+    expected = pl.Series("session", trading_sessions(first, last) if first <= last else [], dtype=pl.Date)
+    return pl.concat([sessions, expected]).unique().sort()
 
 
 def _event_findings(events: pl.DataFrame, ruled: list[pl.DataFrame]) -> list[pl.DataFrame]:

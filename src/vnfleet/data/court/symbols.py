@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import polars as pl
 
-from vnfleet.data.court.checks import findings, said
+from vnfleet.data.court.findings import findings, said
 
 MIN_SESSIONS = 100
 MAX_GAP_SESSIONS = 5

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from vnfleet.data.court.checks import findings, said
+from vnfleet.data.court.findings import findings, said
 from vnfleet.market.rules import _LOTS, _TICKS, Exchange
 
 UNIT_MOVE_LOG = 0.35

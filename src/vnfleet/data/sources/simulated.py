@@ -64,7 +64,8 @@ class SimulatedSource:
             "adjusted_close_vnd": adjusted_TS,
             "volume_shares": tape.volume_TS,
         }
-        bars = plant(self._long(sessions, columns), self.market.faults, as_of)
+        told = self._long(sessions, columns).with_columns(exchange=pl.lit("HOSE"))
+        bars = plant(told, self.market.faults, as_of)
         listings = pl.DataFrame(
             {
                 "symbol": self.market.symbols,
