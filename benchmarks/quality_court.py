@@ -259,15 +259,15 @@ _CIRCULAR = (
     "**What two vendors cannot show.** The lists were made by comparing vendors, this second one among them: with it "
     "as a witness a high recall is what to expect. Most alarms are then disagreements by construction, so the false "
     "alarms say little about the second vendor's own errors. Where the reference or the band sides with CafeF the "
-    "court says `opinion` and changes nothing: so with the 16 corporate actions of CSV that the second vendor does not "
-    "have. Of the cases missed, most are ones on which both vendors tell the same."
+    "court says `opinion` and changes nothing: so with the corporate actions of CSV, none of which the second "
+    "vendor has. Of the cases missed, most are ones on which both vendors tell the same."
 )
 _TRACELESS = (
     "**What CafeF alone cannot show.** 15 of the 39 wrong adjustments leave no trace in CafeF's own fields: no step, "
-    "the raw move inside the band, the stated reference equal to the previous close. Another 4 (a step of a plausible "
-    "but wrong size, the reference silent) leave as little. The aim of 70 % with one vendor is missed, and out of "
-    "reach on this list. *Found* alone is mostly a doubt: only those in the next column are repaired, and 5 more "
-    "jumps are absorbed into the factor (return 0, marked as a break)."
+    "the raw move inside the band, the stated reference equal to the previous close. Another 4 leave little: three "
+    "steps of a plausible but wrong size with a silent reference, and one fall a tick beyond a limit. The aim of 70 % "
+    "with one vendor is missed, and out of reach on this list. *Found* alone is mostly a doubt: only those in the next "
+    "column are repaired, and 5 more jumps are absorbed into the factor (return 0, marked as a break)."
 )
 _HOLD_OUT = (
     "**Hold-out.** Rules were settled on 2015-2021. The first look at 2022-2024 gave 7.42 false alarms per 10,000 rows "

@@ -30,7 +30,8 @@ class Tolerance:
     number of symbols, the least that new sessions must have on average, and `newest_session` the newest of them (an
     exchange's outage leaves about a tenth). session_told : of the symbols stored on a session, the least told again.
     changed_closes, changed_volumes : stored closes (volumes) told otherwise, the newest stored session left out: it is
-    often corrected. absent_prices : closes that are absent or not positive, beyond the stored share.
+    often corrected. absent_prices : closes that are absent or not positive, beyond the stored share;
+    absent_prices_at_first : while nothing is stored.
     """
 
     lost_symbols: float = 0.05
@@ -40,6 +41,7 @@ class Tolerance:
     changed_closes: float = 0.02
     changed_volumes: float = 0.2
     absent_prices: float = 0.01
+    absent_prices_at_first: float = 0.5
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -165,9 +167,16 @@ def _absent(stored: pl.DataFrame, told: pl.DataFrame, limit: Tolerance) -> Itera
         known = stored.filter(pl.col(column) > 0).height
         if column == "adjusted" and not known:
             continue  # a source without adjusted closes
-        share, usual = told.select(bad).item(), (stored.select(bad).item() if stored.height else 0.0)
+        share = told.select(bad).item()
+        if stored.is_empty():  # nothing good is at stake: single bad symbols are the court's affair
+            if share > limit.absent_prices_at_first:
+                yield f"{share:.1%} of the {noun} told are absent or not positive"
+            continue
+        usual = stored.select(bad).item()
         if share > usual + limit.absent_prices:
-            yield f"{share:.1%} of the {noun} told are absent or not positive; {usual:.1%} of the stored ones are"
+            worst = told.group_by("symbol").agg(bad=bad).filter(pl.col("bad") > 0).sort("bad", "symbol")
+            named = few(worst.get_column("symbol").reverse().to_list())
+            yield f"{share:.1%} of the {noun} told are absent or not positive ({named}); {usual:.1%} of the stored are"
 
 
 def _other_index(before: pl.DataFrame, after: pl.DataFrame) -> Iterator[str]:

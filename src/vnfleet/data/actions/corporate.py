@@ -101,11 +101,12 @@ def corporate_actions(
     steps = _with_surroundings(events, bars)
     rounding = _rounding(steps)
     kinds = steps.get_column("kind")
-    chained = (kinds == EventKind.ADJUSTMENT.value) & (steps.get_column("factor_step") > 1.0) & ~rounding
+    is_chained = pl.col("kind").is_in([EventKind.ADJUSTMENT.value, EventKind.REPAIRED.value])
+    chained = steps.select(is_chained & (pl.col("factor_step") > 1.0)).to_series() & ~rounding
     reason = (
-        pl.when((pl.col("kind") == EventKind.ADJUSTMENT.value) & (pl.col("factor_step") <= 1.0))
+        pl.when(is_chained & (pl.col("factor_step") <= 1.0))
         .then(pl.lit(EventKind.WRONG_WAY.value))
-        .when(pl.col("kind") == EventKind.ADJUSTMENT.value)
+        .when(is_chained)
         .then(pl.lit("rounding"))
         .otherwise("kind")
     )

@@ -31,7 +31,7 @@ _LEAD_ROWS = 320
 _TRAIL_ROWS = 30
 _WEEK = timedelta(days=7)
 _STEPS = ("missing_step", "wrong_step", "disputed_step", "unexplained", "contradicted", "wrong_way", "flip")
-_CLOSES = ("not_final", "opinion", "unexplained")
+_CLOSES = ("not_final", "last_tick", "opinion", "unexplained")
 _SHOULD_SAY: dict[FaultKind | MarketFaultKind, tuple[str, ...]] = {
     FaultKind.ZERO_CLOSE: ("price",),
     FaultKind.OHLC_BREAK: ("ohlc",),
