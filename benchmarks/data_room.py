@@ -29,8 +29,9 @@ import polars as pl
 
 from vnfleet.core.clock import FixedClock
 from vnfleet.cycle.measure import peak_memory_mib, reset_peak_memory
-from vnfleet.data.collection import collect_into
 from vnfleet.data.panel import PanelStore, build_panel
+from vnfleet.data.record.collection import collect_into
+from vnfleet.data.record.store import RawStore
 from vnfleet.data.sources.base import RawHistory, Source, raw_history
 from vnfleet.data.sources.cafef.bulk import CafefBulk
 from vnfleet.data.sources.cafef.pages import CafefPages
@@ -43,7 +44,6 @@ from vnfleet.data.sources.standins.vndirect import VndirectVendor
 from vnfleet.data.sources.udf import Udf
 from vnfleet.data.sources.vndirect import Vndirect
 from vnfleet.data.sources.web import Politeness
-from vnfleet.data.store import RawStore
 from vnfleet.features.cube import build_cube
 from vnfleet.market.calendar import trading_sessions
 

@@ -12,9 +12,23 @@ from typer.core import TyperGroup
 from vnfleet.cli.main import app, main
 
 ROOT = Path(__file__).parents[2]
-PROMISED = (
-    "demo collect check features train evaluate backtest cycle worker releases deploy rollback predict status doctor"
-).split()
+PROMISED = [
+    "demo",
+    "collect",
+    "check",
+    "features",
+    "train",
+    "evaluate",
+    "backtest",
+    "cycle",
+    "worker",
+    "releases",
+    "deploy",
+    "rollback",
+    "predict",
+    "status",
+    "doctor",
+]
 
 
 def leaves(group: TyperGroup, before: str = "") -> list[str]:

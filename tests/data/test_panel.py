@@ -10,8 +10,8 @@ import pytest
 from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.data.axis import market_sessions
 from vnfleet.data.panel import PANEL_SCHEMA, Panel, PanelStore, build_panel
+from vnfleet.data.record.store import RawStore
 from vnfleet.data.sources.base import RawHistory, raw_history
-from vnfleet.data.store import RawStore
 from vnfleet.market.calendar import trading_sessions
 
 DAYS = trading_sessions(date(2024, 1, 2), date(2024, 12, 31))

@@ -8,9 +8,9 @@ import pytest
 
 from vnfleet.data.court.quality import examine
 from vnfleet.data.panel import Panel, PanelStore
+from vnfleet.data.record.store import RawStore
 from vnfleet.data.sources.base import RawHistory
 from vnfleet.data.sources.files import FilesSource
-from vnfleet.data.store import RawStore
 from vnfleet.data.universe import most_traded
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

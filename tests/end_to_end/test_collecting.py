@@ -17,13 +17,13 @@ from vnfleet.core.clock import FixedClock
 from vnfleet.cycle.packing import pack, unpack
 from vnfleet.cycle.weekly import run_cycle
 from vnfleet.data.panel import PanelStore
+from vnfleet.data.record.store import RawStore
 from vnfleet.data.sources.base import RawHistory
 from vnfleet.data.sources.simulated import SimulatedMarket, SimulatedSource
 from vnfleet.data.sources.standins.cafef_bulk import cafef_bulk_stand_in
 from vnfleet.data.sources.standins.server import Answer, FaultKind, StandIn
 from vnfleet.data.sources.standins.udf import UdfVendor
 from vnfleet.data.sources.standins.vndirect import VndirectVendor
-from vnfleet.data.store import RawStore
 from vnfleet.settings import load_settings
 
 MONDAY, TUESDAY = date(2023, 3, 13), date(2023, 3, 14)

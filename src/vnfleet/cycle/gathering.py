@@ -19,11 +19,11 @@ from vnfleet.cycle.sources import TELLS_EVERYTHING, Sources
 from vnfleet.cycle.workdir import Folders
 from vnfleet.data.actions.announced import AnnouncedStore
 from vnfleet.data.actions.events import LedgerReport
-from vnfleet.data.collection import Collected, collect_into, plan_of
 from vnfleet.data.panel import PanelStore
+from vnfleet.data.record.collection import Collected, collect_into, plan_of
+from vnfleet.data.record.store import RawStore
 from vnfleet.data.sources.base import FetchPlan, Progress, RawHistory, Source, no_progress
 from vnfleet.data.sources.files.listings import read_listings
-from vnfleet.data.store import RawStore
 from vnfleet.data.universe import UniverseChoice, collected_universe, traded_values
 
 _QUARTER_MONTHS = 3

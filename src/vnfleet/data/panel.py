@@ -21,8 +21,8 @@ from vnfleet.data.actions.steps import LearnedSteps
 from vnfleet.data.court.checks import check_bars
 from vnfleet.data.court.opinions import Opinion, opinion_of
 from vnfleet.data.court.quality import MIN_SESSIONS, Examination, QualityReport, examine
+from vnfleet.data.record.store import RawStore
 from vnfleet.data.sources.base import RawHistory
-from vnfleet.data.store import RawStore
 from vnfleet.market.calendar import NO_OVERRIDES, CalendarOverrides, trading_sessions
 from vnfleet.market.rules import KNOWN_FROM, KNOWN_TO
 

@@ -21,10 +21,10 @@ from vnfleet.data.actions.adjustment import chain_factors
 from vnfleet.data.actions.events import EventLedger
 from vnfleet.data.actions.steps import LearnedSteps
 from vnfleet.data.panel import Panel, PanelStore
+from vnfleet.data.record.store import RawStore
 from vnfleet.data.sources.base import RAW_SCHEMA, RawHistory
 from vnfleet.data.sources.files import FilesSource
 from vnfleet.data.sources.simulated import SimulatedMarket, SimulatedSource
-from vnfleet.data.store import RawStore
 from vnfleet.market.calendar import trading_sessions
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"

@@ -10,7 +10,7 @@ from vnfleet.data.court.opinions import Opinion, opinion_of
 from vnfleet.data.court.quality import CHECKS, judge
 from vnfleet.data.sources.base import RawHistory, raw_history
 from vnfleet.data.sources.simulated import SimulatedMarket, SimulatedSource
-from vnfleet.data.sources.simulated_faults import Fault, FaultKind, MarketFaultKind, plant
+from vnfleet.data.sources.simulated.faults import Fault, FaultKind, MarketFaultKind, plant
 from vnfleet.market.calendar import trading_sessions
 
 AS_OF = date(2023, 12, 29)

@@ -19,7 +19,7 @@ from vnfleet.core.clock import FixedClock
 from vnfleet.core.errors import UsageError
 from vnfleet.data.sources.base import INDEX_SYMBOL, RAW_SCHEMA, RawHistory, raw_history
 from vnfleet.data.sources.simulated import SimulatedSource
-from vnfleet.data.sources.simulated_market import SimulatedMarket
+from vnfleet.data.sources.simulated.market import SimulatedMarket
 from vnfleet.data.sources.standins.server import Answer, FaultKind, Request, StandIn
 from vnfleet.data.sources.standins.udf import UdfVendor
 from vnfleet.data.sources.udf import Udf

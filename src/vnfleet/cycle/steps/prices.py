@@ -21,9 +21,9 @@ from vnfleet.cycle.gathering import Gathered, Gathering
 from vnfleet.cycle.runner import Facts, Runner, StepOutcome, StepResult, StepSpec
 from vnfleet.cycle.sources import sources_of
 from vnfleet.cycle.steps.evidence import QUALITY_ROWS, QUALITY_SYMBOLS, check_page_path, evidence_of, read_report
-from vnfleet.data.collection import NewBase
 from vnfleet.data.panel import Panel
-from vnfleet.data.store import RawStore
+from vnfleet.data.record.collection import NewBase
+from vnfleet.data.record.store import RawStore
 from vnfleet.features.cube import CUBE_KIND
 from vnfleet.reporting.check_page import write_check_page
 from vnfleet.reporting.check_verdict import verdict_sentence

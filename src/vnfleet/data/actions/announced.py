@@ -16,7 +16,7 @@ import polars as pl
 
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.lock import holding
-from vnfleet.data.revisions import append_revision, read_revision, remove_unfinished, revisions_in
+from vnfleet.data.record.revisions import append_revision, read_revision, remove_unfinished, revisions_in
 
 ANNOUNCED_SCHEMA: dict[str, pl.DataType] = {
     "symbol": pl.String(),

@@ -20,7 +20,7 @@ import polars as pl
 
 from vnfleet.core.lock import holding
 from vnfleet.data.actions.steps import STEPS_SCHEMA, LearnedSteps, VendorSteps, vendor_steps
-from vnfleet.data.revisions import append_revision, read_revision, remove_unfinished, revisions_in
+from vnfleet.data.record.revisions import append_revision, read_revision, remove_unfinished, revisions_in
 
 _NAMED_CORRECTIONS = 3
 _FIX = "restore this file from a backup"

@@ -19,7 +19,7 @@ from vnfleet.data.court.opinions import Opinion
 from vnfleet.data.court.quality import MARKET, examine
 from vnfleet.data.court.units import LOT_WINDOW_ROWS, LOTS_OF_100_FROM
 from vnfleet.data.sources.base import RawHistory, raw_history
-from vnfleet.data.sources.simulated_faults import Fault, FaultKind, MarketFaultKind, plant, plant_market, step_of
+from vnfleet.data.sources.simulated.faults import Fault, FaultKind, MarketFaultKind, plant, plant_market, step_of
 
 DRILL_SCHEMA: dict[str, pl.DataType] = {
     "kind": pl.String(),

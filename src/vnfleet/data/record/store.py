@@ -5,7 +5,7 @@ that day, and is written once, whole or not at all. For every session the newest
 past can be read as it was known. After `WHOLE_AFTER` revisions of a symbol the next one repeats all of it. The index
 lives in the folder "VNINDEX", the listings in "_listings".
 
-No symbol ever holds rows on two bases (`vnfleet.data.overlap`): a told part is merged only where it agrees with what is
+No symbol ever holds rows on two bases (`record.overlap`): a told part is merged only where it agrees with what is
 stored; a re-based history only when it is told whole.
 """
 
@@ -22,8 +22,8 @@ import polars as pl
 
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.lock import holding
-from vnfleet.data.changes import differing_rows, forgotten_rows, in_order, updated
-from vnfleet.data.overlap import (
+from vnfleet.data.record.changes import differing_rows, forgotten_rows, in_order, updated
+from vnfleet.data.record.overlap import (
     OVERLAP_SCHEMA,
     PartialHistoryError,
     Rebased,
@@ -31,7 +31,7 @@ from vnfleet.data.overlap import (
     moved_bases,
     refusals,
 )
-from vnfleet.data.revisions import append_revision, read_current, remove_unfinished, revisions_in
+from vnfleet.data.record.revisions import append_revision, read_current, remove_unfinished, revisions_in
 from vnfleet.data.sources.base import (
     INDEX_SCHEMA,
     INDEX_SYMBOL,

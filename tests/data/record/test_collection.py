@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vnfleet.core.errors import BadDataError
-from vnfleet.data.collection import OVERLAP_SESSIONS, Collected, collect_into
-from vnfleet.data.degradation import Tolerance, degradation
-from vnfleet.data.overlap import PartialHistoryError
+from vnfleet.data.record.collection import OVERLAP_SESSIONS, Collected, collect_into
+from vnfleet.data.record.degradation import Tolerance, degradation
+from vnfleet.data.record.overlap import PartialHistoryError
+from vnfleet.data.record.store import RawStore
 from vnfleet.data.sources.base import FetchPlan, Progress, RawHistory, no_progress, raw_history
 from vnfleet.data.sources.simulated import SimulatedMarket, SimulatedSource
-from vnfleet.data.store import RawStore
 from vnfleet.market.calendar import trading_sessions
 
 DAYS = trading_sessions(date(2023, 1, 3), date(2024, 6, 28))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from vnfleet.data.overlap import split_repeated
+from vnfleet.data.record.overlap import split_repeated
 from vnfleet.data.sources.base import RAW_SCHEMA
 
 _KEY = ("symbol", "session")

@@ -16,9 +16,9 @@ import polars as pl
 
 from vnfleet.core.errors import BadDataError
 from vnfleet.data.sources.base import FetchPlan, Progress, RawHistory, no_progress, raw_history
-from vnfleet.data.sources.simulated_faults import Fault, FaultKind, plant
-from vnfleet.data.sources.simulated_market import SECTORS, Floats, SimulatedMarket, Tape, traits_of
-from vnfleet.data.sources.simulated_tape import simulate
+from vnfleet.data.sources.simulated.faults import Fault, FaultKind, plant
+from vnfleet.data.sources.simulated.market import SECTORS, Floats, SimulatedMarket, Tape, traits_of
+from vnfleet.data.sources.simulated.tape import simulate
 from vnfleet.market.calendar import trading_sessions
 
 __all__ = ["Fault", "FaultKind", "SimulatedMarket", "SimulatedSource"]

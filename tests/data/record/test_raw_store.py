@@ -14,9 +14,9 @@ import pytest
 
 from vnfleet.core.errors import BadDataError, BusyError, ResourceError
 from vnfleet.core.lock import holding
-from vnfleet.data.overlap import PartialHistoryError
+from vnfleet.data.record.overlap import PartialHistoryError
+from vnfleet.data.record.store import WHOLE_AFTER, MergeReport, RawStore
 from vnfleet.data.sources.base import RawHistory, raw_history
-from vnfleet.data.store import WHOLE_AFTER, MergeReport, RawStore
 
 MONDAY = datetime(2024, 6, 10, 9, 0, tzinfo=UTC)
 TUESDAY = MONDAY + timedelta(days=1)
@@ -312,7 +312,7 @@ import sys
 from datetime import date, datetime, UTC
 from pathlib import Path
 from vnfleet.data.sources.files import FilesSource
-from vnfleet.data.store import RawStore
+from vnfleet.data.record.store import RawStore
 given = FilesSource(Path(sys.argv[1])).fetch(None, date(2030, 1, 1))
 print("go", flush=True)
 RawStore(Path(sys.argv[2])).merge("files", given, datetime(2024, 6, 10, tzinfo=UTC))

@@ -12,7 +12,7 @@ from datetime import date
 
 import polars as pl
 
-from vnfleet.data.overlap import few, split_repeated
+from vnfleet.data.record.overlap import few, split_repeated
 from vnfleet.data.sources.base import RawHistory
 
 RECENT_SESSIONS = 10

@@ -23,7 +23,7 @@ from datetime import date
 import numpy as np
 from numpy.typing import NDArray
 
-from vnfleet.data.sources.simulated_market import (
+from vnfleet.data.sources.simulated.market import (
     SESSIONS_PER_YEAR,
     Draws,
     Floats,

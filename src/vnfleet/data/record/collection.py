@@ -1,9 +1,9 @@
 """Collecting: ask for what is new and a little of what is known, compare, and merge only what can be trusted.
 
 1. Windows from the store: of every stored symbol the last `OVERLAP_SESSIONS` sessions are asked for again.
-2. The overlap is compared (`vnfleet.data.overlap`). A symbol whose vendor re-based its history (about six a week of 289
-   are normal), corrected it, or left a gap is fetched whole; one that cannot be told whole is held back as it was.
-3. A feed that looks worse than what is stored (`vnfleet.data.degradation`) is rejected as a whole, with the reasons.
+2. The overlap is compared (`record.overlap`). A symbol whose vendor re-based its history (about six a week of 289 are
+   normal), corrected it, or left a gap is fetched whole; one that cannot be told whole is held back as it was.
+3. A feed that looks worse than what is stored (`record.degradation`) is rejected as a whole, with the reasons.
 4. The rest is merged; what was re-based is reported with its factor and the ex-dates since.
 """
 
@@ -17,8 +17,9 @@ import polars as pl
 
 from vnfleet.core.errors import BadDataError
 from vnfleet.data.actions.steps import vendor_steps
-from vnfleet.data.degradation import Tolerance, degradation
-from vnfleet.data.overlap import Rebased, few, moved_bases, refusals, split_repeated
+from vnfleet.data.record.degradation import Tolerance, degradation
+from vnfleet.data.record.overlap import Rebased, few, moved_bases, refusals, split_repeated
+from vnfleet.data.record.store import MergeReport, RawStore
 from vnfleet.data.sources.base import (
     INDEX_SCHEMA,
     LISTINGS_SCHEMA,
@@ -29,7 +30,6 @@ from vnfleet.data.sources.base import (
     Source,
     no_progress,
 )
-from vnfleet.data.store import MergeReport, RawStore
 
 OVERLAP_SESSIONS = 80
 MAX_FORGOTTEN_FRAC = 0.05
@@ -216,8 +216,8 @@ def _refuse(reasons: list[str], where: str) -> None:
             expected="prices that go on where the stored ones end",
             found="; ".join(reasons),
             where=where,
-            fix="collect again later or from another source, the stored prices are as they were; if you have looked into it "
-            "and the feed is right: vnfleet collect --accept-degraded",
+            fix="collect again later or from another source, the stored prices are as they were; if you have looked "
+            "into it and the feed is right: vnfleet collect --accept-degraded",
         )
 
 

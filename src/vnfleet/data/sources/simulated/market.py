@@ -8,7 +8,7 @@ from datetime import date
 import numpy as np
 from numpy.typing import NDArray
 
-from vnfleet.data.sources.simulated_faults import Fault
+from vnfleet.data.sources.simulated.faults import Fault
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
