@@ -14,6 +14,7 @@ import pytest
 
 from vnfleet.cli.main import main
 from vnfleet.core.clock import FixedClock
+from vnfleet.core.errors import UsageError
 from vnfleet.cycle.packing import pack, unpack
 from vnfleet.cycle.weekly import run_cycle
 from vnfleet.data.panel import PanelStore
@@ -94,6 +95,28 @@ def test_a_dry_run_asks_nothing_and_says_how_much(
     assert not (vendors.folder / "work").exists()
 
 
+def test_a_dry_run_with_opinions_that_cannot_list_says_what_comes_later(
+    vendors: Vendors, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = vendors.settings("cafef_bulk", 'fallback = ["vndirect"]\ncross_check = ["vndirect", "vps"]')
+    arguments = ["--config", str(settings), "--workdir", str(vendors.folder / "work"), "--as-of", str(TUESDAY)]
+    assert main(["collect", *arguments, "--dry-run", "--json"]) == 0
+    plans = {plan["source"]: plan for plan in json.loads(capsys.readouterr().out)["plans"]}
+    assert list(plans) == ["cafef_bulk", "vndirect", "vps"]
+    assert "after the first collection" in plans["vps"]["sentence"]
+
+
+def test_a_column_mapping_the_wrong_way_round_is_a_mistake_of_the_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "vnfleet.toml"
+    path.write_text('[source]\npath = "prices"\ncolumns = { Ma = "symbol" }\n', encoding="utf-8")
+    assert main(["collect", "--config", str(path), "--workdir", str(tmp_path / "work")]) == 2
+    said = capsys.readouterr().err
+    assert "vnfleet.toml" in said
+    assert 'close = "Last"' in said
+
+
 def test_a_second_day_asks_for_the_overlap_only(vendors: Vendors, history: RawHistory) -> None:
     vendor = VndirectVendor(history=history, clock=EVENING)
     server = vendors.add("vndirect", StandIn(vendor.answer, empty=vendor.empty))
@@ -131,6 +154,10 @@ def test_a_silent_second_opinion_does_not_stop_the_week(vendors: Vendors, histor
     assert "ssi was silent" in str(facts["summary"])
     told = PanelStore(vendors.folder / "work", "cafef_bulk", ("vps",)).serve_with_evidence(TUESDAY)
     assert [opinion.source for opinion in told.opinions] == ["vps"]
+    work, day = str(vendors.folder / "work"), TUESDAY.isoformat()
+    assert main(["check", "--config", str(vendors.folder / "vnfleet.toml"), "--workdir", work, "--as-of", day]) == 0
+    page = (vendors.folder / "work" / "reports" / f"check-{day}.html").read_text(encoding="utf-8")
+    assert "ssi was silent" in page
     assert told.panel.quality.rows.filter(pl.col("severity") == "error").is_empty()
 
 
@@ -187,6 +214,9 @@ def test_what_is_packed_here_is_unpacked_there_week_by_week(tmp_path: Path) -> N
     second = pack(here, config=settings)
     assert second.update is not None
     assert second.update.size_bytes < first.package.size_bytes / 2
+    with pytest.raises(UsageError, match="holds packages") as refusal:
+        unpack(here / "data" / "training_package", there)
+    assert second.package.package_id in str(refusal.value)
     merged = unpack(here / "data" / "weekly_updates", there)
     assert merged.package.package_id == second.package.package_id
     assert merged.cube.sessions[-1] == date(2023, 3, 20)

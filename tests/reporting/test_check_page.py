@@ -509,7 +509,7 @@ def test_corporate_actions_and_re_basings_are_listed() -> None:
     assert "AAA 2025-06-02 1.0200 cash dividend 500 no" in text
     assert "AAA 2024-01-05 1.1000 stock dividend or bonus yes" in text
     assert text.count("AAA 2024-01-05") == 1
-    assert "AAA 2023-03-01 0.9700 refused: wrong direction" in text
+    assert "AAA 2023-03-01 0.9700 not used: wrong direction" in text
     assert "CCC 2024-08-09 bonus shares 1.2500 no vndirect" in text
     assert text.index("BBB 2025-06-03") < text.index("AAA 2025-06-02") < text.index("AAA 2024-01-05")
     assert "AAA 2025-06-02 0.9804 −2.0 % 80" in text

@@ -37,6 +37,8 @@ def pack(context: typer.Context, as_of: o.AsOf = None, workdir: o.Workdir = o.WO
     terminal.say(f"{packed.package.folder}: prices to {packed.package.facts.as_of}, {size:.1f} MB")
     if packed.update is not None:
         terminal.say(f"{packed.update.folder}: {packed.update.sentence}")
+    elif packed.is_old:
+        terminal.say("nothing new since this package was written")
     terminal.document({"ok": True, "exit_code": 0, **packed.as_json()})
     return 0
 
@@ -51,5 +53,6 @@ def unpack(context: typer.Context, folder: Folder, workdir: o.Workdir = o.WORKDI
         f"{done.package.folder}: prices to {done.package.facts.as_of}, {len(done.cube.symbols)} symbols; every hash "
         f"holds, and the features built here are the packer's ({done.cube.cube_id})"
     )
+    terminal.say("In Python: vnfleet.data.package.read_package(folder).panel; work without packages: vnfleet worker")
     terminal.document({"ok": True, "exit_code": 0, **done.as_json()})
     return 0

@@ -187,10 +187,14 @@ def _checked(terminal: Terminal, week: Week) -> int:
     assert week.quality is not None, "a week up to check carries its verdicts"
     columns = len(CHECK_TABLE_COLUMNS) - (shutil.get_terminal_size().columns < _WIDE_TERMINAL)  # no examples then
     rows = [row[:columns] for row in check_table(week.quality)]
-    terminal.table(f"What the court found, data to {week.as_of}", CHECK_TABLE_COLUMNS[:columns], rows)
-    for step in week.steps:
-        terminal.say(step.summary)
-    terminal.document({"ok": True, "exit_code": 0, **week.as_json(), "quality": check_document(week.quality)})
+    if rows:
+        terminal.table(f"What the court found, data to {week.as_of}", CHECK_TABLE_COLUMNS[:columns], rows)
+    else:
+        terminal.say("The court found nothing.")
+    terminal.say(week.steps[-1].summary)
+    terminal.say(f"The evidence: {week.check_page}")
+    quality = {**check_document(week.quality), "page": str(week.check_page), "all_findings": str(week.all_findings)}
+    terminal.document({"ok": True, "exit_code": 0, **week.as_json(), "quality": quality})
     return 0
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from vnfleet.data.sources.files.layouts import OUR_NAMES
 from vnfleet.data.sources.simulated import SimulatedMarket
 from vnfleet.market.calendar import CalendarOverrides
 from vnfleet.model.stockformer import StockformerConfig, preset
@@ -77,6 +78,11 @@ class SourceConfig:
             raise ValueError(f"{self.kind} cannot check itself: name another source in cross_check")
         if unknown := sorted(set(self.hosts) - {*get_args(PrimaryKind), *get_args(OpinionKind)}):
             raise ValueError(f"hosts names unknown sources: {unknown}")
+        if unknown := sorted(set(self.columns) - set(OUR_NAMES)):
+            raise ValueError(
+                f"columns: {unknown[0]!r} is none of our names ({', '.join(OUR_NAMES)}); write ours = theirs, such as "
+                'close = "Last"'
+            )
         if "files" in self.cross_check and self.cross_check_path is None:
             raise ValueError('a "files" cross_check needs cross_check_path')
 
@@ -104,6 +110,8 @@ class UniverseConfig:
         """Refuse counts below one and names that are no symbols."""
         if min(self.collected, self.models, self.window_sessions) < 1:
             raise ValueError("collected, models and window_sessions must be at least 1")
+        if both := sorted(set(self.pinned) & set(self.excluded)):
+            raise ValueError(f"{', '.join(both)} cannot be pinned and excluded")
         if self.collected < self.models:
             raise ValueError(f"{self.models} models need at least as many collected symbols, found {self.collected}")
         for symbol in (*self.pinned, *self.excluded):

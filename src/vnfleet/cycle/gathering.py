@@ -6,7 +6,7 @@ spliced inside a series.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Protocol, runtime_checkable
@@ -27,6 +27,9 @@ from vnfleet.data.sources.files.listings import read_listings
 from vnfleet.data.universe import UniverseChoice, collected_universe, traded_values
 
 _QUARTER_MONTHS = 3
+_PLAN_LATER = FetchPlan(
+    requests=0, host="", seconds=0.0, sentence="the symbols of the panel, known after the first collection"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +95,14 @@ class Gathering:
 
     def plans(self) -> tuple[tuple[str, FetchPlan], ...]:
         """Return (source, what it would be asked) of everybody who would be asked first; asks nothing."""
-        symbols = self._store.symbols(self.sources.primaries[0].name)
-        asked = [
-            (self.sources.primaries[0], self._primary_symbols(self.sources.primaries[0])),
-            *((opinion, symbols) for opinion in self.sources.opinions),
-        ]
+        primary = self.sources.primaries[0]
+        symbols = self._store.symbols(primary.name) or self._named_symbols(primary.name)
+        asked = [(primary, self._primary_symbols(primary)), *((opinion, symbols) for opinion in self.sources.opinions)]
         return tuple(
-            (source.name, plan_of(self._store, source, wanted, self.as_of, full=self.full)) for source, wanted in asked
+            (source.name, plan_of(self._store, source, wanted, self.as_of, full=self.full))
+            if wanted is None or wanted
+            else (source.name, _PLAN_LATER)
+            for source, wanted in asked
         )
 
     def run(self) -> Gathered:
@@ -109,14 +113,17 @@ class Gathering:
         choice = universe_of(history, self.config, self.as_of)
         symbols = choice.symbols if choice is not None else history.bars.get_column("symbol").unique().sort().to_list()
         newest = history.bars.get_column("session").max()
-        heard, silent = self._hear(symbols)
+        heard, silent = self._hear(symbols, {failure.source: failure for failure in failures})
+        down = {failure.source for failure in (*failures, *silent)}
         return Gathered(
             source=source.name,
             collected=collected,
             failures=failures,
             opinions=heard,
             silent=silent,
-            announced=self._learn_announced((source, *self.sources.opinions), symbols),
+            announced=self._learn_announced(
+                [one for one in (source, *self.sources.opinions) if one.name not in down], symbols
+            ),
             ledger=ledger,
             known_at=self.known_at,
             newest=newest if isinstance(newest, date) else None,
@@ -126,16 +133,21 @@ class Gathering:
         """Return what is asked of `source`: None (all it has), or the listed symbols, the pinned, those on record."""
         if source.name in TELLS_EVERYTHING:
             return None
-        listings = read_listings(self.config.source.listings)
-        wanted = set(self.config.universe.pinned) | set(self._store.symbols(source.name))
-        wanted |= set() if listings is None else set(listings.get_column("symbol").to_list())
+        wanted = self._named_symbols(source.name)
         if wanted or source.name == "vndirect":  # finfo tells its own listings
-            return sorted(wanted) or None
+            return wanted or None
         raise UsageError(
             f"{source.name} is asked symbol by symbol, and no symbols are named",
             expected="listings in [source], or pinned symbols in [universe]",
             fix="--listings symbols.csv (a column `symbol`), or --source cafef_bulk, which tells the whole market",
         )
+
+    def _named_symbols(self, source_name: str) -> list[str]:
+        """Return the pinned symbols, those of the listings and those on record from a source."""
+        listings = read_listings(self.config.source.listings)
+        wanted = set(self.config.universe.pinned) | set(self._store.symbols(source_name))
+        wanted |= set() if listings is None else set(listings.get_column("symbol").to_list())
+        return sorted(wanted)
 
     def _first_that_answers(self) -> tuple[Source, Collected, tuple[Failure, ...]]:
         failures: list[Failure] = []
@@ -149,10 +161,18 @@ class Gathering:
             last.add_note("sources that failed before: " + "; ".join(f"{one.source}: {one.reason}" for one in failures))
         raise last
 
-    def _hear(self, symbols: Sequence[str]) -> tuple[tuple[str, ...], tuple[Failure, ...]]:
-        """Collect the second opinions; one that fails is silent, its earlier record still counts."""
+    def _hear(
+        self, symbols: Sequence[str], failed: Mapping[str, Failure]
+    ) -> tuple[tuple[str, ...], tuple[Failure, ...]]:
+        """Collect the second opinions; one that fails is silent, its earlier record still counts.
+
+        failed : sources that failed already in this collection: they are not asked again.
+        """
         silent: list[Failure] = []
         for opinion in self.sources.opinions:
+            if opinion.name in failed:
+                silent.append(failed[opinion.name])
+                continue
             try:
                 self._collect(opinion, symbols)
             except (RemoteError, BadDataError) as error:

@@ -34,10 +34,14 @@ from vnfleet.features.cube import FeatureCube, build_cube, save_cube
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """A package, and the increment that leads to it from the one before; None for the first, or without a change."""
+    """A package, and the increment that leads to it from the one before; None for the first, or without a change.
+
+    is_old : the same contents had been packed before.
+    """
 
     package: Package
     update: Update | None
+    is_old: bool
 
     def as_json(self) -> dict[str, JsonValue]:
         """Return what was packed as plain JSON values."""
@@ -86,7 +90,8 @@ def pack(
             cube=identity_of(week.cube()),
         )
         update = write_update(before[-1], package, folders.updates) if before else None
-    return Packed(package=package, update=update)
+        is_old = package.package_id in {earlier.package_id for earlier in before}
+    return Packed(package=package, update=update, is_old=is_old)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +128,13 @@ def unpack(folder: Path, workdir: Path) -> Unpacked:
         if (folder / MANIFEST_NAME).is_file():
             package = copy_package(folder, folders.package)
         else:
+            if inside := packages_in(folder):
+                raise UsageError(
+                    "this folder holds packages, it is none itself",
+                    where=folder,
+                    expected="one of them: " + ", ".join(package.package_id for package in inside),
+                    fix=f"vnfleet data unpack {inside[-1].folder}",
+                )
             here = packages_in(folders.package)
             if not here:
                 raise UsageError(

@@ -26,7 +26,7 @@ from vnfleet.cycle.runner import STEPS, Observer, Runner, SilentObserver, StepOu
 from vnfleet.cycle.sources import sources_of
 from vnfleet.cycle.status import step_json
 from vnfleet.cycle.steps.champion import champion_of
-from vnfleet.cycle.steps.evidence import read_report
+from vnfleet.cycle.steps.evidence import QUALITY_ROWS, check_page_path, read_report
 from vnfleet.cycle.steps.fitting import train
 from vnfleet.cycle.steps.judging import evaluate
 from vnfleet.cycle.steps.prices import check, collect, features
@@ -36,6 +36,8 @@ from vnfleet.cycle.steps.trading import backtest
 from vnfleet.cycle.workdir import Folders, locked
 from vnfleet.data.court.quality import QualityReport
 from vnfleet.data.sources.base import FetchPlan
+from vnfleet.market.calendar import standing
+from vnfleet.market.rules import KNOWN_FROM, KNOWN_TO
 from vnfleet.releases.deploy import current_release
 from vnfleet.releases.gate import GateDecision
 from vnfleet.releases.predict import predict as forecast_release
@@ -58,6 +60,8 @@ class Week:
     predictions: pl.DataFrame | None = None
     report: Path | None = None
     quality: QualityReport | None = None
+    check_page: Path | None = None
+    all_findings: Path | None = None
 
     def as_json(self) -> dict[str, JsonValue]:
         """Return the week as plain JSON values."""
@@ -186,13 +190,22 @@ def _what_it_came_to(runner: Runner, week: WeekContext) -> Week:
         predictions=read_predictions(done["predict"]) if "predict" in done else None,
         report=report_path(week) if "report" in done else None,
         quality=read_report(done["check"].folder) if "check" in done else None,
+        check_page=check_page_path(week) if "check" in done else None,
+        all_findings=week.folders.quality / QUALITY_ROWS if "check" in done else None,
     )
 
 
 def last_close(now: datetime) -> date:
-    """Return the newest day whose prices can be final at `now` (aware), in Vietnam."""
+    """Return the newest session whose prices can be final at `now` (aware), in Vietnam.
+
+    Days the calendar is not sure about count: the data decide. Beyond the recorded calendar the day itself is returned.
+    """
     local = now.astimezone(ICT)
-    return local.date() if local.time() >= CLOSE_OF_DATA else local.date() - timedelta(days=1)
+    day = local.date() if local.time() >= CLOSE_OF_DATA else local.date() - timedelta(days=1)
+    last = day
+    while KNOWN_FROM <= last <= KNOWN_TO and not (known := standing(last)).is_session and known.is_certain:
+        last -= timedelta(days=1)
+    return last if KNOWN_FROM <= last <= KNOWN_TO else day
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

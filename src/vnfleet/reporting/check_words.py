@@ -91,9 +91,9 @@ EVENT_WORDS = {
     "unknown": "unknown kind",
     "unexplained": "unexplained jump, absorbed",
     "repaired": "step put right by the court",
-    "flip": "refused: came straight back",
-    "wrong_way": "refused: wrong direction",
-    "contradicted": "refused: raw prices contradict",
+    "flip": "not used: came straight back",
+    "wrong_way": "not used: wrong direction",
+    "contradicted": "not used: raw prices contradict",
 }
 
 

@@ -212,7 +212,7 @@ def test_a_plan_asks_nothing_and_says_what_politeness_costs() -> None:
         [f"S{number:02d}" for number in range(10)], LAST, since={f"S{n:02d}": SESSIONS[-80] for n in range(10)}
     )
     assert (plan.requests, plan.host, plan.seconds) == (55, "cafef.vn", 110.0)
-    assert "55 pages, 2 minutes" in plan.sentence
+    assert "up to 55 pages" in plan.sentence
 
 
 def test_all_symbols_cannot_be_asked_for() -> None:

@@ -308,3 +308,11 @@ def test_cafef_rows_and_plain_files_do_not_mix(tmp_path: Path) -> None:
     pl.DataFrame(PLAIN).write_csv(tmp_path / "b.csv")
     with pytest.raises(BadDataError, match="mixes CafeF files and plain files"):
         FilesSource(tmp_path).fetch(None, AS_OF)
+
+
+def test_a_stated_unit_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "prices.csv"
+    prices = [pl.col(name) / 1000 for name in ("open", "high", "low", "close")]
+    pl.DataFrame(PLAIN).with_columns(*prices).write_csv(path)  # FPT at 146.5 "VND"
+    with pytest.raises(BadDataError, match="unit of the prices is not clear"):
+        FilesSource(path, unit="vnd").fetch(None, AS_OF)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -33,6 +34,7 @@ class RebasedFact(BaseModel):
 
 
 _REBASED = TypeAdapter(tuple[RebasedFact, ...])
+_PAIRS = TypeAdapter(tuple[tuple[str, str], ...])
 
 
 def evidence_of(week: WeekContext, collected: StepOutcome, previous: QualityReport | None) -> CheckInputs:
@@ -57,9 +59,27 @@ def evidence_of(week: WeekContext, collected: StepOutcome, previous: QualityRepo
         opinions=pl.concat([opinion.bars for opinion in served.opinions]) if served.opinions else None,
         previous=previous,
         rebased=_REBASED.validate_python(collected.facts.get("rebased", [])),
-        warnings=() if choice is None else (choice.statement,),
+        warnings=(*_about_vendors(collected), *_about_prices(served), *(() if choice is None else (choice.statement,))),
         market_is_simulated=record.source == "simulated",
     )
+
+
+def _about_vendors(collected: StepOutcome) -> Iterator[str]:
+    """Say who did not answer this time."""
+    served_by = collected.text("source")
+    for source, reason in _PAIRS.validate_python(collected.facts.get("failures", [])):
+        yield f"{source} failed ({reason}); these prices are {served_by}'s, whole, from its own record."
+    for source, reason in _PAIRS.validate_python(collected.facts.get("silent", [])):
+        yield f"{source} was silent ({reason}); what it said before still counts."
+
+
+def _about_prices(served: Served) -> Iterator[str]:
+    """Say when nobody told adjusted prices."""
+    if served.raw.get_column("adjusted_close_vnd").null_count() == served.raw.height > 0:
+        yield (
+            "The source has no adjusted closes: its prices are taken as adjusted already. If they are raw, every "
+            "dividend and issue smaller than the price band stays in as a false loss."
+        )
 
 
 def named_actions(week: WeekContext, served: Served) -> CorporateActions:

@@ -61,6 +61,8 @@ def collect(runner: Runner, week: WeekContext) -> StepOutcome:
             "num_symbols": gathered.collected.num_symbols,
             "num_rows": gathered.collected.num_rows,
             "announced": gathered.announced,
+            "failures": [[failure.source, failure.reason] for failure in gathered.failures],
+            "silent": [[failure.source, failure.reason] for failure in gathered.silent],
             "rebased": [_as_fact(base) for base in gathered.collected.rebased],
             "held": [list(held) for held in gathered.collected.held],
         }
@@ -92,7 +94,7 @@ def check(runner: Runner, week: WeekContext, collected: StepOutcome) -> StepOutc
         counted = {name: int((verdicts == name).sum()) for name in ("accept", "retired", "quarantine")}
         choice = week.universe()
         return StepResult(
-            summary=f"{verdict_sentence(inputs)} The evidence: reports/{page.name}",
+            summary=verdict_sentence(inputs),
             facts={
                 "data_id": panel.data_id,
                 "num_symbols": len(panel.symbols),

@@ -174,12 +174,12 @@ def open_package(folder: Path) -> Package:
     return Package(folder=folder, facts=facts, files=manifest.files, size_bytes=bytes_in(folder, manifest))
 
 
-def read_package(folder: Path) -> PackagedPanel:
+def read_package(folder: Path | str) -> PackagedPanel:
     """Return the panel and the events packed in `folder`, with every file and table checked.
 
     Raises `BadDataError` as `open_package` does, and when the panel is not the one that was packed.
     """
-    package = open_package(folder)
+    package = open_package(Path(folder))
     tables = {name: package.table(name) for name in package.facts.tables}
     panel = panel_of(tables, package.facts.as_of)
     if panel.data_id != package.facts.data_id:

@@ -80,8 +80,8 @@ class Collected:
         if self.newest is None:
             return "a later day is stored already, nothing was asked"
         bases = [f"{base.symbol} x{base.factor:.4f}" for base in self.rebased]
-        told = f"{self.num_symbols} symbols, {self.num_rows:,} rows to {self.newest}"
-        parts = [told, f"{self.merge.new_rows:,} new, {self.merge.changed_rows:,} changed"]
+        told = f"{self.num_symbols} symbols told, {self.num_rows:,} rows to {self.newest}"
+        parts = [told, f"{self.merge.new_rows:,} new and {self.merge.changed_rows:,} changed with the index"]
         parts += [f"{len(bases)} re-based and told whole ({few(bases)})"] if bases else []
         parts += [f"{len(self.held)} held back ({few([symbol for symbol, _ in self.held])})"] if self.held else []
         return "; ".join(parts)

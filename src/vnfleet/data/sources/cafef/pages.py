@@ -120,7 +120,7 @@ class CafefPages:
             host=host,
             seconds=plan_seconds,
             sentence=f"ask {host} for {len(names)} symbols and {INDEX_SYMBOL}, {whole} from the beginning: up to "
-            f"{requests:,} pages, {plan_seconds / 60:,.0f} minutes at the polite rate",
+            f"{requests:,} pages",
         )
 
     @property

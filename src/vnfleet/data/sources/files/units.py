@@ -20,7 +20,7 @@ _WORDS = {"vnd": "VND", "thousand_vnd": "thousand VND"}
 def scale_to_vnd(stocks: pl.DataFrame, unit: Unit, path: Path) -> float:
     """Return 1 or 1000, by which the prices of `stocks` (file, symbol, close_vnd) become VND.
 
-    unit : "auto" decides by the size of all closes; "vnd" is believed; "thousand_vnd" is checked.
+    unit : "auto" decides by the size of all closes; "vnd" and "thousand_vnd" are checked, "vnd" loosely (penny stocks).
 
     Raises `BadDataError` when the sizes do not fit `unit` or, for "auto", fit neither unit, and when one symbol of one
     file has another unit than the rest: then it names them.
@@ -28,9 +28,9 @@ def scale_to_vnd(stocks: pl.DataFrame, unit: Unit, path: Path) -> float:
     close = stocks.get_column("close_vnd").filter(stocks.get_column("close_vnd") > 0)
     if close.is_empty():
         raise BadDataError("a price file has no positive close", where=path)
-    if unit == "vnd":
-        return _SCALES[unit]
     low, high = (float(close.quantile(q) or 0.0) for q in (0.01, 0.99))
+    if unit == "vnd" and high > CHEAPEST_VND:
+        return _SCALES[unit]
     decided: Unit = "auto"
     if unit == "thousand_vnd" and low < CHEAPEST_VND:
         decided = "thousand_vnd"
@@ -45,6 +45,8 @@ def scale_to_vnd(stocks: pl.DataFrame, unit: Unit, path: Path) -> float:
         "the unit of the prices is not clear",
         expected="thousand VND (nearly all closes below 500)"
         if unit == "thousand_vnd"
+        else f"VND (closes above {CHEAPEST_VND:.0f})"
+        if unit == "vnd"
         else f"VND (nearly all closes above {CHEAPEST_VND:.0f}) or thousand VND (nearly all below)",
         found=f"closes from {low:g} to {high:g}",
         where=path,

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -214,7 +215,13 @@ class WebClient:
                     if isinstance(error, SourceRefusedError):
                         self._limit(host).refusal = error
                     raise
-                _LOGGER.warning("%s; asked again", str(error).replace("\n", ";"))
+                _LOGGER.warning(
+                    "%s: %s; asked again (%d of %d)",
+                    urlsplit(url).netloc,
+                    "; ".join(line.strip() for line in str(error).splitlines()[:2]),
+                    number,
+                    self._politeness.attempts - 1,
+                )
                 if error.wait_seconds is None:
                     self._sleep(self._backoff_seconds(number))
                 else:
@@ -280,9 +287,10 @@ class WebClient:
                 "a vendor's answer cannot be unpacked", found=error, where=where, again=True
             ) from error
         except httpx2.TransportError as error:
+            unknown_host = isinstance(error.__cause__, OSError) and "Name or service not known" in str(error)
             raise SourceUnavailableError(
                 "the connection to a vendor failed or broke off",
-                found=str(error) or type(error).__name__,
+                found="the host is not found: no internet, or no DNS" if unknown_host else str(error) or repr(error),
                 where=where,
                 fix="check the connection and run the same command again: it goes on where it stopped",
                 again=True,
