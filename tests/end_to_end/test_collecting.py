@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ import pytest
 
 from vnfleet.cli.main import main
 from vnfleet.core.clock import FixedClock
-from vnfleet.core.errors import UsageError
+from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.cycle.packing import pack, unpack
 from vnfleet.cycle.weekly import run_cycle
 from vnfleet.data.panel import PanelStore
@@ -144,6 +145,57 @@ def test_when_the_preferred_vendor_refuses_the_next_one_serves_whole(vendors: Ve
     assert not RawStore(vendors.folder / "work" / "data" / "raw").has("cafef_bulk")
 
 
+def test_a_vendor_does_not_confirm_itself(vendors: Vendors, history: RawHistory) -> None:
+    vendors.add("cafef_bulk", StandIn(lambda _: Answer(status=403, body=b"no")))
+    vendor = VndirectVendor(history=history, clock=EVENING)
+    vendors.add("vndirect", StandIn(vendor.answer, empty=vendor.empty))
+    extra = 'fallback = ["vndirect"]\ncross_check = ["vndirect"]'
+    facts = vendors.collect(vendors.settings("cafef_bulk", extra))
+    assert (facts["source"], facts["opinions"]) == ("vndirect", [])
+
+
+def test_a_clock_that_went_back_is_refused_before_anything_is_written(vendors: Vendors, history: RawHistory) -> None:
+    vendors.add("cafef_bulk", cafef_bulk_stand_in(history, [MONDAY, TUESDAY]))
+    settings = vendors.settings("cafef_bulk")
+    vendors.collect(settings, MONDAY)
+    before = closes(vendors.folder / "work", "cafef_bulk")
+    earlier = FixedClock(datetime(2023, 3, 13, 12, tzinfo=UTC))
+    with pytest.raises(BadDataError, match="this machine's clock"):
+        run_cycle(
+            load_settings(file=settings),
+            workdir=vendors.folder / "work",
+            as_of=MONDAY,
+            last_step="collect",
+            clock=earlier,
+        )
+    assert closes(vendors.folder / "work", "cafef_bulk").equals(before)
+
+
+def test_a_missing_file_gives_way_to_the_next_source(vendors: Vendors, history: RawHistory, tmp_path: Path) -> None:
+    vendors.add("cafef_bulk", cafef_bulk_stand_in(history, [TUESDAY]))
+    extra = f'path = "{tmp_path / "absent.parquet"}"\nfallback = ["cafef_bulk"]'
+    facts = vendors.collect(vendors.settings("files", extra))
+    assert facts["source"] == "cafef_bulk"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'columns = { open = "close", close = "close" }',
+        'cross_check = ["vps", "vps"]',
+        'per_symbol = ["no such!"]',
+        'per_symbol = ["ACB"]',
+    ],
+)
+def test_settings_that_cannot_mean_anything_are_refused_by_name(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "vnfleet.toml"
+    path.write_text(f'[source]\nkind = "files"\npath = "prices"\n{line}\n', encoding="utf-8")
+    assert main(["collect", "--config", str(path), "--workdir", str(tmp_path / "work")]) == 2
+    assert line.split(maxsplit=1)[0] in capsys.readouterr().err
+
+
 def test_a_silent_second_opinion_does_not_stop_the_week(vendors: Vendors, history: RawHistory) -> None:
     vendors.add("cafef_bulk", cafef_bulk_stand_in(history, [TUESDAY]))
     vendor = UdfVendor(vendor="vps", history=history, clock=EVENING)
@@ -219,4 +271,25 @@ def test_what_is_packed_here_is_unpacked_there_week_by_week(tmp_path: Path) -> N
     assert second.package.package_id in str(refusal.value)
     merged = unpack(here / "data" / "weekly_updates", there)
     assert merged.package.package_id == second.package.package_id
+    assert unpack(here / "data" / "weekly_updates", there).package.package_id == second.package.package_id
+
+    # killed between the package and its increment: the next run makes the increment after all
+    shutil.rmtree(here / "data" / "weekly_updates")
+    again = pack(here, config=settings)
+    assert again.is_old
+    assert again.update is not None
+    assert again.update.facts.base_package_id == first.package.package_id
+
+    # an increment that leads on from somewhere else is no success
+    elsewhere = tmp_path / "elsewhere"
+    unpack(first.package.folder, elsewhere)
+    run_cycle(settings, workdir=here, as_of=date(2023, 3, 27), last_step="collect")
+    third = pack(here, config=settings)
+    assert third.update is not None
+    shutil.rmtree(again.update.folder)
+    with pytest.raises(BadDataError, match="no increment here leads on"):
+        unpack(here / "data" / "weekly_updates", elsewhere)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadDataError, match="no increment here leads on"):
+        unpack(tmp_path / "empty", elsewhere)
     assert merged.cube.sessions[-1] == date(2023, 3, 20)

@@ -41,6 +41,10 @@ def disk_errors_for_people(target: Path) -> Iterator[None]:
                 where=target,
                 fix="free some space and run the same command again: finished work is kept",
             ) from error
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            raise ResourceError(
+                "a file lies where a folder must be, nothing was changed", where=target.parent, fix="move it away"
+            ) from error
         raise
 
 

@@ -6,7 +6,7 @@ One frozen dataclass a table of ``vnfleet.toml``; `vnfleet.settings` fills them,
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -22,6 +22,13 @@ from vnfleet.training.recipe import TrainingConfig
 
 PRESETS = ("desktop", "plan")
 _SYMBOL = re.compile(r"[A-Z0-9]{2,10}")
+_URL = re.compile(r"https?://[^\s/:]+(:[0-9]{1,5})?(/\S*)?")
+
+
+def _refuse_odd_symbols(symbols: Iterable[str]) -> None:
+    for symbol in symbols:
+        if not _SYMBOL.fullmatch(symbol):
+            raise ValueError(f"not a symbol: {symbol!r} (expected upper-case letters and digits)")
 
 
 PrimaryKind = Literal["files", "simulated", "cafef_bulk", "cafef_pages", "vndirect"]
@@ -78,6 +85,17 @@ class SourceConfig:
             raise ValueError(f"{self.kind} cannot check itself: name another source in cross_check")
         if unknown := sorted(set(self.hosts) - {*get_args(PrimaryKind), *get_args(OpinionKind)}):
             raise ValueError(f"hosts names unknown sources: {unknown}")
+        theirs = list(self.columns.values())
+        if repeated := sorted({name for name in theirs if theirs.count(name) > 1}):
+            raise ValueError(f"columns: {repeated[0]!r} is named for more than one of ours")
+        if len(set(self.cross_check)) != len(self.cross_check):
+            raise ValueError(f"cross_check names a source twice: {list(self.cross_check)}")
+        if self.per_symbol and self.kind != "cafef_bulk":
+            raise ValueError('per_symbol is for kind "cafef_bulk" only')
+        _refuse_odd_symbols(self.per_symbol)
+        for name, url in self.hosts.items():
+            if not _URL.fullmatch(url):
+                raise ValueError(f"hosts: {name} needs an address such as https://mirror.example, found {url!r}")
         if unknown := sorted(set(self.columns) - set(OUR_NAMES)):
             raise ValueError(
                 f"columns: {unknown[0]!r} is none of our names ({', '.join(OUR_NAMES)}); write ours = theirs, such as "
@@ -114,9 +132,7 @@ class UniverseConfig:
             raise ValueError(f"{', '.join(both)} cannot be pinned and excluded")
         if self.collected < self.models:
             raise ValueError(f"{self.models} models need at least as many collected symbols, found {self.collected}")
-        for symbol in (*self.pinned, *self.excluded):
-            if not _SYMBOL.fullmatch(symbol):
-                raise ValueError(f"not a symbol: {symbol!r} (expected upper-case letters and digits)")
+        _refuse_odd_symbols((*self.pinned, *self.excluded))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,7 +113,7 @@ class Gathering:
         choice = universe_of(history, self.config, self.as_of)
         symbols = choice.symbols if choice is not None else history.bars.get_column("symbol").unique().sort().to_list()
         newest = history.bars.get_column("session").max()
-        heard, silent = self._hear(symbols, {failure.source: failure for failure in failures})
+        heard, silent = self._hear(source.name, symbols, {failure.source: failure for failure in failures})
         down = {failure.source for failure in (*failures, *silent)}
         return Gathered(
             source=source.name,
@@ -162,14 +162,16 @@ class Gathering:
         raise last
 
     def _hear(
-        self, symbols: Sequence[str], failed: Mapping[str, Failure]
+        self, source_name: str, symbols: Sequence[str], failed: Mapping[str, Failure]
     ) -> tuple[tuple[str, ...], tuple[Failure, ...]]:
         """Collect the second opinions; one that fails is silent, its earlier record still counts.
 
-        failed : sources that failed already in this collection: they are not asked again.
+        source_name : who serves; a vendor does not confirm itself. failed : sources that failed already in this
+            collection; they are not asked again.
         """
         silent: list[Failure] = []
-        for opinion in self.sources.opinions:
+        others = [opinion for opinion in self.sources.opinions if opinion.name != source_name]
+        for opinion in others:
             if opinion.name in failed:
                 silent.append(failed[opinion.name])
                 continue
@@ -177,7 +179,7 @@ class Gathering:
                 self._collect(opinion, symbols)
             except (RemoteError, BadDataError) as error:
                 silent.append(Failure(source=opinion.name, reason=error.what))
-        on_record = tuple(opinion.name for opinion in self.sources.opinions if self._store.has(opinion.name))
+        on_record = tuple(opinion.name for opinion in others if self._store.has(opinion.name))
         return on_record, tuple(silent)
 
     def _learn_announced(self, sources: Sequence[Source], symbols: Sequence[str]) -> int:

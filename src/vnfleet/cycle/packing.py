@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from vnfleet.core.clock import Clock, SystemClock
-from vnfleet.core.errors import UsageError
+from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.core.ids import arrays_sha256
 from vnfleet.core.sealed import MANIFEST_NAME
 from vnfleet.cycle.config import CycleConfig
@@ -26,6 +26,7 @@ from vnfleet.data.package import (
     copy_package,
     packages_in,
     read_package,
+    updates_in,
     write_package,
     write_update,
 )
@@ -80,7 +81,7 @@ def pack(
             record=Record.of_step(collected),
         )
         assert week.record is not None, "just set"
-        before = [package for package in packages_in(folders.package) if package.facts.as_of <= week.as_of]
+        earlier = [package for package in packages_in(folders.package) if package.facts.as_of <= week.as_of]
         package = write_package(
             week.panel(),
             named_actions(week, week.served()).actions,
@@ -89,8 +90,10 @@ def pack(
             known_at=week.record.known_at or week.clock.now(),
             cube=identity_of(week.cube()),
         )
+        # the increment is written again when a killed run sealed the package and not its increment
+        before = [one for one in earlier if one.package_id != package.package_id]
         update = write_update(before[-1], package, folders.updates) if before else None
-        is_old = package.package_id in {earlier.package_id for earlier in before}
+        is_old = len(before) < len(earlier)
     return Packed(package=package, update=update, is_old=is_old)
 
 
@@ -143,11 +146,28 @@ def unpack(folder: Path, workdir: Path) -> Unpacked:
                     fix="unpack a whole package first: vnfleet data unpack .../training_package/<id>",
                 )
             package = catch_up(folders.package, folder, here[-1].package_id)
+            if package.package_id == here[-1].package_id:
+                _refuse_a_gap(package, updates_in(folder), folder)
         packed = read_package(package.folder)
         cube = build_cube(packed.panel)
         packed.confirm_features(identity_of(cube))
         save_cube(cube, folders.features)
     return Unpacked(package=package, cube=cube)
+
+
+def _refuse_a_gap(package: Package, updates: tuple[Update, ...], folder: Path) -> None:
+    """Raise when `updates` lead to later packages and none of them starts from the one that is here."""
+    later = [update for update in updates if update.facts.new.as_of > package.facts.as_of]
+    if updates and not later:
+        return
+    raise BadDataError(
+        "no increment here leads on from the package that is here",
+        expected=f"one that starts from {package.package_id} ({package.facts.as_of})",
+        found=", ".join(f"{update.facts.base_package_id} to {update.facts.new.as_of}" for update in later)
+        or "no increments",
+        where=folder,
+        fix="fetch the missing increments, or unpack the newest whole package",
+    )
 
 
 def identity_of(cube: FeatureCube) -> CubeIdentity:

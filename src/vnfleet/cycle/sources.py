@@ -109,6 +109,7 @@ def _source(kind: PrimaryKind, config: CycleConfig, folders: Folders, clock: Clo
                 workdir=folders.cache / kind,
                 politeness=_politeness(config),
                 max_age_days=max(_TET_DAYS, source.max_age_days),
+                clock=clock,
                 transferred=pages,
                 transferred_symbols=source.per_symbol,
             )

@@ -360,3 +360,47 @@ def test_kill_9_in_a_merge_leaves_whole_revisions_and_a_rerun_completes_it(
     store.merge("files", whole, TUESDAY)
     assert store.read("files", FAR).bars.equals(whole.bars)
     assert not list(root.rglob("*.tmp-*"))
+
+
+def test_a_revision_whose_name_has_an_impossible_date_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "files" / "AAA"
+    folder.mkdir(parents=True)
+    (folder / "rev-000001-20239913T101010Z.parquet").write_bytes(b"")
+    with pytest.raises(BadDataError, match="impossible date") as refusal:
+        RawStore(tmp_path).read("files", date(2024, 1, 1))
+    assert "20239913" in str(refusal.value)
+
+
+def test_a_revision_with_another_symbols_rows_is_named(tmp_path: Path) -> None:
+    store = RawStore(tmp_path)
+    days = [date(2024, 1, 2), date(2024, 1, 3)]
+    bars = pl.DataFrame(
+        {
+            "symbol": ["AAA", "AAA", "BBB", "BBB"],
+            "session": days * 2,
+            **{name: [10_000.0] * 4 for name in ("open_vnd", "high_vnd", "low_vnd", "close_vnd", "adjusted_close_vnd")},
+            "volume_shares": [100] * 4,
+        }
+    )
+    store.merge("files", raw_history(bars, None, None), datetime(2024, 1, 4, tzinfo=UTC))
+    mine, other = (next((tmp_path / "files" / symbol).glob("rev-*")) for symbol in ("AAA", "BBB"))
+    mine.write_bytes(other.read_bytes())
+    with pytest.raises(BadDataError, match="another symbol's rows") as refusal:
+        store.read("files", days[-1])
+    assert str(mine) in str(refusal.value)
+
+
+def test_a_file_where_a_folder_must_be_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "AAA").write_text("in the way")
+    bars = pl.DataFrame(
+        {
+            "symbol": ["AAA"],
+            "session": [date(2024, 1, 2)],
+            **{name: [10_000.0] for name in ("open_vnd", "high_vnd", "low_vnd", "close_vnd", "adjusted_close_vnd")},
+            "volume_shares": [100],
+        }
+    )
+    with pytest.raises(ResourceError, match="where a folder must be"):
+        RawStore(tmp_path).merge("files", raw_history(bars, None, None), datetime(2024, 1, 4, tzinfo=UTC))
+    assert (tmp_path / "files" / "AAA").read_text() == "in the way"

@@ -154,6 +154,9 @@ def source_fingerprint(config: CycleConfig) -> str:
     for root in named:
         inside = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
         for path in inside:
+            if not path.is_file() and (config.source.fallback or path == config.source.cross_check_path):
+                hashes.append([path.as_posix(), "absent"])  # the next source, or one opinion less
+                continue
             if not path.is_file():
                 raise BadDataError(
                     "there is no such price file",

@@ -24,7 +24,7 @@ from vnfleet.data.package.folder import (
     read_package,
     write_package,
 )
-from vnfleet.data.package.updates import Update, apply_update, catch_up, open_update, write_update
+from vnfleet.data.package.updates import Update, apply_update, catch_up, open_update, updates_in, write_update
 
 __all__ = [
     "CubeIdentity",
@@ -38,6 +38,7 @@ __all__ = [
     "open_update",
     "packages_in",
     "read_package",
+    "updates_in",
     "write_package",
     "write_update",
 ]

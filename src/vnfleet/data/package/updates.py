@@ -147,6 +147,16 @@ def open_update(folder: Path) -> Update:
     return Update(folder=folder, facts=facts, size_bytes=bytes_in(folder, manifest))
 
 
+def updates_in(root: Path) -> tuple[Update, ...]:
+    """Return the increments under `root` whose manifests have arrived, oldest day first; whatever else is there is not.
+
+    Raises `BadDataError` as `open_update` does.
+    """
+    folders = sorted(folder for folder in root.iterdir() if folder.is_dir()) if root.is_dir() else []
+    arrived = [folder for folder in folders if not folder.name.startswith(".") and read_manifest(folder, UPDATE_KIND)]
+    return tuple(sorted(map(open_update, arrived), key=lambda update: update.facts.new.as_of))
+
+
 def apply_update(base: Path, update: Path) -> Package:
     """Put the package that `update` leads to beside `base` and return it; applying it again finds what is there.
 

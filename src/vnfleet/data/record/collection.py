@@ -19,7 +19,7 @@ from vnfleet.core.errors import BadDataError
 from vnfleet.data.actions.steps import vendor_steps
 from vnfleet.data.record.degradation import Tolerance, degradation
 from vnfleet.data.record.overlap import Rebased, few, moved_bases, refusals, split_repeated
-from vnfleet.data.record.store import MergeReport, RawStore
+from vnfleet.data.record.store import MergeReport, RawStore, is_storable
 from vnfleet.data.sources.base import (
     INDEX_SCHEMA,
     LISTINGS_SCHEMA,
@@ -83,7 +83,9 @@ class Collected:
         told = f"{self.num_symbols} symbols told, {self.num_rows:,} rows to {self.newest}"
         parts = [told, f"{self.merge.new_rows:,} new and {self.merge.changed_rows:,} changed with the index"]
         parts += [f"{len(bases)} re-based and told whole ({few(bases)})"] if bases else []
-        parts += [f"{len(self.held)} held back ({few([symbol for symbol, _ in self.held])})"] if self.held else []
+        parts += [f"{len(self.held)} held back ({few([f'{name}: {why}' for name, why in self.held])})"] * bool(
+            self.held
+        )
         return "; ".join(parts)
 
 
@@ -113,11 +115,14 @@ def collect_into(
     symbols = symbols if symbols is None else [symbol for symbol in symbols if symbol not in ahead]
     if symbols == [] or (symbols is None and 2 * len(ahead) > before.bars.get_column("symbol").n_unique()):
         return _nothing_asked(as_of)
+    store.refuse_older(source.name, known_at)
     before = _without(before, ahead)
     last = before.bars.get_column("session").max()
     since = None if full or last is None else overlap_windows(before.bars)
     plan = source.plan(symbols, as_of, since=since)
     history = _without(source.fetch(symbols, as_of, since=since, progress=progress).until(as_of), ahead)
+    odd = [name for name in history.bars.get_column("symbol").unique().sort() if not is_storable(name)]
+    history = _without(history, odd)
     allowed = 1.0 if full else MAX_FORGOTTEN_FRAC
     overlaps = store.overlaps(source.name, history)
     refused = refusals(overlaps, allowed)
@@ -140,7 +145,7 @@ def collect_into(
         plan=plan,
         rebased=tuple(_new_base(base, history.bars) for base in merged.rebased),
         refetched=refetched,
-        held=tuple(refused.items()),
+        held=(*refused.items(), *((name, "cannot be the name of a folder") for name in odd)),
         newest=newest if isinstance(newest, date) else None,
         num_symbols=history.bars.get_column("symbol").n_unique(),
         num_rows=history.bars.height,

@@ -43,7 +43,12 @@ def revisions_in(folder: Path, known_at: datetime | None = None) -> list[Revisio
     for path in folder.iterdir() if folder.is_dir() else ():
         match = _REVISION.fullmatch(path.name)
         if match:
-            stamp = datetime.strptime(match[2], _STAMP).replace(tzinfo=UTC)
+            try:
+                stamp = datetime.strptime(match[2], _STAMP).replace(tzinfo=UTC)
+            except ValueError as error:
+                raise BadDataError(
+                    "the name of a revision has an impossible date", where=path, fix="restore its name from a backup"
+                ) from error
             if known_at is None or stamp <= known_at:
                 whole = match[3] is not None
                 found.append(Revision(path=path, number=int(match[1]), known_at=stamp, whole=whole))

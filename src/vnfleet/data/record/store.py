@@ -12,7 +12,7 @@ stored; a re-based history only when it is told whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -31,7 +31,14 @@ from vnfleet.data.record.overlap import (
     moved_bases,
     refusals,
 )
-from vnfleet.data.record.revisions import append_revision, read_current, remove_unfinished, revisions_in
+from vnfleet.data.record.revisions import (
+    Revision,
+    append_revision,
+    read_current,
+    read_revision,
+    remove_unfinished,
+    revisions_in,
+)
 from vnfleet.data.sources.base import (
     INDEX_SCHEMA,
     INDEX_SYMBOL,
@@ -43,7 +50,7 @@ from vnfleet.data.sources.base import (
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
-_FIX = "restore this file from a backup, or delete it and collect the symbol again"
+_FIX = "restore this file from a backup, or delete its folder and run vnfleet collect --full"
 _LISTINGS = "_listings"
 _KEY = ("symbol", "session")
 _SYMBOLS_AT_ONCE = 256
@@ -106,6 +113,7 @@ class RawStore:
         folder = self.root / _folder_name(source_name)
         with holding(folder / ".lock", "merging prices"):
             remove_unfinished(folder, "*/.rev-*")
+            self.refuse_older(source_name, known_at)
             changes = self._changes(folder, history.bars, max_forgotten_frac)
             index = _news(folder / INDEX_SYMBOL, history.index, "session")
             listings = _news(folder / _LISTINGS, history.listings, "symbol")
@@ -146,6 +154,20 @@ class RawStore:
         """Return whether anything from a source was stored by `known_at` (None: ever)."""
         folder = self.root / _folder_name(source_name)
         return any(revisions_in(folder / symbol, known_at) for symbol in _symbols_in(folder))
+
+    def refuse_older(self, source_name: str, known_at: datetime) -> None:
+        """Raise `BadDataError` when something was stored after `known_at`: the clock of this machine went back."""
+        folder = self.root / _folder_name(source_name)
+        for name in (*_symbols_in(folder), INDEX_SYMBOL, _LISTINGS):
+            for revision in revisions_in(folder / name)[-1:]:
+                if known_at.replace(microsecond=0) < revision.known_at:
+                    raise BadDataError(
+                        "prices were stored later than this machine's clock says it is now",
+                        expected=f"{revision.known_at:%Y-%m-%d %H:%M:%S} UTC or later",
+                        found=f"{known_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
+                        where=revision.path,
+                        fix="set the clock of this machine right",
+                    )
 
     def symbols(self, source_name: str) -> list[str]:
         """Return the symbols on record from a source, sorted; none when nothing is stored."""
@@ -208,7 +230,27 @@ def _read(folder: Path, known_at: datetime | None) -> RawHistory:
 
 def _current_bars(folder: Path, symbols: list[str], known_at: datetime | None = None) -> pl.DataFrame:
     revisions = {symbol: revisions_in(folder / symbol, known_at) for symbol in symbols}
-    return read_current(revisions, RAW_SCHEMA, "session", _FIX, OPTIONAL_COLUMNS)
+    bars = read_current(revisions, RAW_SCHEMA, "session", _FIX, OPTIONAL_COLUMNS)
+    found = bars.get_column("symbol").rle().struct.field("value").to_list()
+    if found != [symbol for symbol in symbols if revisions[symbol]]:
+        _refuse_strangers(revisions)
+    return bars
+
+
+def _refuse_strangers(revisions: Mapping[str, Sequence[Revision]]) -> None:
+    """Raise `BadDataError` naming the revision that holds another symbol's rows."""
+    for symbol, those in revisions.items():
+        for revision in those:
+            rows = read_revision(revision.path, RAW_SCHEMA, "the raw store", _FIX, OPTIONAL_COLUMNS)
+            others = sorted(set(rows.get_column("symbol")) - {symbol})
+            if others:
+                raise BadDataError(
+                    "a revision of the raw store holds another symbol's rows",
+                    expected=symbol,
+                    found=others[0],
+                    where=revision.path,
+                    fix=_FIX,
+                )
 
 
 def _symbols_in(folder: Path) -> Iterator[str]:
@@ -230,8 +272,13 @@ def _groups(folder: Path, told: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, pl
         yield _current_bars(folder, [symbol for symbol in group if symbol in there]), rows
 
 
+def is_storable(name: str) -> bool:
+    """Return whether a symbol can be a folder of the raw store: on any system, and none of its own folders."""
+    return bool(_FOLDER_NAME.fullmatch(name)) and not _RESERVED.fullmatch(name) and name.upper() != INDEX_SYMBOL
+
+
 def _folder_name(name: str) -> str:
-    if not _FOLDER_NAME.fullmatch(name) or _RESERVED.fullmatch(name) or name.upper() == INDEX_SYMBOL:
+    if not is_storable(name):
         raise BadDataError(
             "a name cannot be a folder of the raw store",
             expected="letters, digits, '.', '_' and '-', at most 32, none reserved",

@@ -18,11 +18,13 @@ from pathlib import Path
 
 import polars as pl
 
+from vnfleet.core.clock import Clock, SystemClock
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.lock import holding
 from vnfleet.data.sources.base import FetchPlan, Progress, RawHistory, Source, no_progress
 from vnfleet.data.sources.cafef.sets import BulkSet, read_set
 from vnfleet.data.sources.cafef.zips import BulkKind, BulkName, check_zip
+from vnfleet.data.sources.sessions import last_final_day
 from vnfleet.data.sources.web import (
     Politeness,
     SourceAnswerError,
@@ -45,8 +47,8 @@ class CafefBulk:
 
     workdir : folder where the newest set is kept, about 90 MB; older sets in it are removed once a newer one is whole.
     base_url : the file server. politeness : how it is asked. max_age_days : a set older than that is refused.
-    transferred, transferred_symbols : the source asked for the whole history of symbols that changed their exchange,
-    and those symbols.
+    clock : today's rows before 15:15 ICT are not kept. transferred, transferred_symbols : the source asked for the
+    whole history of symbols that changed their exchange, and those symbols.
     """
 
     workdir: Path
@@ -55,6 +57,7 @@ class CafefBulk:
     max_age_days: int = 14
     transferred: Source | None = None
     transferred_symbols: tuple[str, ...] = ()
+    clock: Clock = field(default_factory=SystemClock)
 
     def __post_init__(self) -> None:
         if self.max_age_days < 0:
@@ -99,6 +102,7 @@ class CafefBulk:
         its files cannot be understood (they are then forgotten, so that the next fetch asks for them anew);
         `BadDataError` when none of `symbols` is there; and what `transferred` raises.
         """
+        as_of = last_final_day(as_of, self.clock)
         with holding(self.workdir / ".lock", "fetching CafeF's bulk files"):
             bulk, history = self._newest_history(symbols, as_of, progress)
         history = self._with_transferred(history, self._transferred_among(symbols), bulk.day, progress)

@@ -115,7 +115,8 @@ class FilesSource:
         if self.basis == "adjusted":
             others = [name for name in PRICES if name != "adjusted_close_vnd"]
             stocks = stocks.with_columns(
-                *(pl.lit(None, pl.Float64).alias(name) for name in others), adjusted_close_vnd="close_vnd"
+                *(pl.lit(None, pl.Float64).alias(name) for name in others),
+                adjusted_close_vnd=pl.coalesce("adjusted_close_vnd", "close_vnd"),
             )
         index = bars.filter(pl.col("symbol") == INDEX_SYMBOL).select("session", close_points="close_vnd")
         _LOGGER.info("%s: %d bars of %d symbols", self.path, stocks.height, stocks.get_column("symbol").n_unique())
