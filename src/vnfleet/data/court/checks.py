@@ -24,6 +24,8 @@ STALE_REPEATS = 5
 _WIDEST = max(wide_band_frac(exchange, KNOWN_TO) for exchange in Exchange)
 MAX_DAY_RANGE = (1 + _WIDEST) / (1 - _WIDEST)
 """Highest over lowest price of a day that any band allows."""
+MAX_VOLUME_SHARES = 10_000_000_000
+"""More shares in one session than the largest company on HOSE has."""
 _OHLC = ("open_vnd", "high_vnd", "low_vnd", "close_vnd")
 _SATURDAY_ISO = 6
 
@@ -78,7 +80,7 @@ def _without_masked(bars: pl.DataFrame, found: list[pl.DataFrame]) -> pl.DataFra
         ("price", _positive("close_vnd").is_null(), said("no positive close: o {} h {} l {} c {}", *_OHLC)),
         (
             "volume",
-            pl.col("volume_shares").is_null() | (pl.col("volume_shares") < 0),
+            pl.col("volume_shares").is_null() | ~pl.col("volume_shares").is_between(0, MAX_VOLUME_SHARES),
             said("volume {}", "volume_shares"),
         ),
         (
