@@ -12,7 +12,6 @@ import polars as pl
 from pydantic import JsonValue
 
 from vnfleet.core.atomic import write_bytes
-from vnfleet.core.clock import utc_text
 from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.core.ids import sha256_of_file, short_id
 from vnfleet.cycle.config import CycleConfig
@@ -38,8 +37,6 @@ def collect(runner: Runner, week: WeekContext) -> StepOutcome:
         "fingerprint": source_fingerprint(config),
         "as_of": week.as_of.isoformat(),
     }
-    if week.ask_anew:
-        inputs["asked"] = utc_text(week.clock.now())
 
     def work(_: Path) -> StepResult:
         gathered = Gathering(
@@ -69,7 +66,7 @@ def collect(runner: Runner, week: WeekContext) -> StepOutcome:
         return StepResult(summary=gathered.sentence, facts=facts)
 
     def still_whole(found: StepOutcome) -> bool:
-        return RawStore(week.folders.raw).has(found.text("source"))
+        return not week.ask_anew and RawStore(week.folders.raw).has(found.text("source"))
 
     outcome = runner.step(StepSpec(name="collect", inputs=inputs, rooms=("data",)), work, still_whole=still_whole)
     week.record = Record.of_step(outcome)
