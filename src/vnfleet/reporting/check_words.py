@@ -45,6 +45,10 @@ _CHECKS: dict[str, CheckWords] = {
     "wrong_step": CheckWords("Adjustment of the wrong size", "Other evidence agrees on another step, which is used."),
     "disputed_step": CheckWords("Adjustment in dispute", "The evidence speaks both ways; the vendor's step is kept."),
     "opinion": CheckWords("Another vendor disagrees", "Heard and weighed; the stored value stands."),
+    "opinion_unheard": CheckWords(
+        "Another vendor not heard",
+        "Its returns are so often others that one of the two must be wrong: nothing is taken.",
+    ),
     "price_unit": CheckWords("Prices in another unit", "Thousand VND among VND or the like: brought to VND."),
     "volume_unit": CheckWords("Volumes in another unit", "Lots among shares or the like: brought to shares."),
     "not_raw": CheckWords("Prices that are not raw", "Closes off every tick: the vendor tells adjusted prices as raw."),

@@ -351,9 +351,9 @@ def dividends(seed: int = 3) -> RawHistory:
 
 def test_a_vendor_that_does_not_adjust_for_cash_is_soon_no_longer_heard_about_missing_steps() -> None:
     history = dividends()
-    unadjusted = history.bars.select(
-        "symbol", "session", pl.col("close_vnd").alias("adjusted_close_vnd"), "volume_shares"
-    )
+    # a vendor that misses every step is not heard at all (see test_hearing): this one misses those of two symbols
+    told = pl.when(pl.col("symbol").is_in(["D0X", "D1X"])).then("close_vnd").otherwise("adjusted_close_vnd")
+    unadjusted = history.bars.select("symbol", "session", told.alias("adjusted_close_vnd"), "volume_shares")
     rows = court(history, Opinion("no_cash", unadjusted)).report.rows
     followed = rows.filter(pl.col("check") == "wrong_step")
     refused = rows.filter((pl.col("check") == "opinion") & pl.col("evidence").str.contains("lacks"))

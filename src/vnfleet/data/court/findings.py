@@ -39,6 +39,7 @@ CHECKS: dict[str, str] = {
     "flip": "a step that was taken back at once",
     "adjusted_close": "no adjusted close",
     "opinion": "a second vendor disagrees and is not followed, or not yet",
+    "opinion_unheard": "a second vendor whose returns are so often others that it is not heard",
     "missing_session": "sessions of the market without a row",
     "off_axis": "a bar on a day that was no session of the market",
     "stale_tail": "a history that ends without volume at one price",

@@ -5,9 +5,10 @@ vendor's adjustment step is not used, the row is). Symbol verdicts: accept, reti
 not be traded now: to leave it out of the past would be to look ahead) or quarantine. Findings about the whole market
 carry the symbol "*"; findings about a whole symbol have no session.
 
-The court sits in order: single bars (`checks`, `units`), moves between bars (`moves`: `evidence`, `days`,
-`excursions`, `suspicions`, `closes`, `steps`), the chain of factors (`vnfleet.data.actions.adjustment`), the market
-(`market`), the symbols (`symbols`). `drill` measures it on planted faults.
+The court sits in order: single bars (`checks`, `units`), who is heard (`hearing`), moves between bars (`moves`:
+`evidence`, `days`, `excursions`, `suspicions`, `closes`, `steps`), the chain of factors
+(`vnfleet.data.actions.adjustment`), the market (`market`), the symbols (`symbols`). `drill` measures it on planted
+faults.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from vnfleet.data.actions.steps import vendor_steps
 from vnfleet.data.axis import market_sessions
 from vnfleet.data.court.checks import check_bars
 from vnfleet.data.court.findings import CHECKS, FINDING_SCHEMA, findings, said
+from vnfleet.data.court.hearing import hear
 from vnfleet.data.court.market import MARKET, check_drift, check_holes, check_in_session, check_market
 from vnfleet.data.court.moves import rule_on_moves
 from vnfleet.data.court.opinions import Opinion
@@ -120,24 +122,24 @@ def examine(
 
     opinions : what other vendors say, the most trusted first; the first that covers a row is heard about it.
 
-    A later `as_of` changes no earlier row, but for the newest few: see `vnfleet.data.court.moves`.
+    A later `as_of` changes no earlier row, but for the newest few (see `vnfleet.data.court.moves`), and where it shows
+    that an opinion was not to be heard (`vnfleet.data.court.hearing`).
     """
     history = history.until(as_of)
     bars, found = check_bars(history.bars)
     sessions = market_sessions(bars, history.index)
     expected = pl.Series("session", calendar_sessions or [], dtype=pl.Date)
     expected = expected.filter(expected <= as_of).sort()
-    ruled = rule_on_moves(
-        bars.with_columns(vendor_step=pl.Series(vendor_steps(bars).step)),
-        _with_expected(sessions),
-        [opinion.until(as_of) for opinion in opinions],
-    )
+    stepped = bars.with_columns(vendor_step=pl.Series(vendor_steps(bars).step))
+    heard, unheard = hear([opinion.until(as_of) for opinion in opinions], stepped)
+    ruled = rule_on_moves(stepped, _with_expected(sessions), heard)
     bars, events = chain_factors(ruled.bars.drop("vendor_step", "told_low_vnd", "told_high_vnd"))
     last_expected: date = expected.to_list()[-1] if len(expected) else as_of
     placed = bars.with_columns(position=sessions.search_sorted(bars.get_column("session")).cast(pl.Int64))
     on_axis = placed.filter(pl.col("session").is_in(sessions.implode()))
     found += [
         *ruled.found,
+        *unheard,
         findings(
             placed.filter(~pl.col("session").is_in(sessions.implode()) & (pl.col("volume_shares") > 0)),
             "off_axis",
