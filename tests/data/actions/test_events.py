@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -390,15 +389,11 @@ def test_recording_changes_nothing_in_one_real_vintage(tmp_path: Path) -> None:
     RawStore(tmp_path / "data" / "raw").merge("files", source.fetch(None, as_of), MONDAY)
     store = PanelStore(tmp_path, "files")
     days = (as_of, date(2020, 6, 30))
-    begin = time.perf_counter()
     plain = [store.serve(day) for day in days]
-    seconds = time.perf_counter() - begin
     report = store.record_events(MONDAY)
     assert report.superseded == ()
     assert report.new_steps > 3000
-    begin = time.perf_counter()
     recorded = [store.serve(day) for day in days]
-    assert time.perf_counter() - begin < 2 * seconds + 1.0  # far from 20 %, but a test must not fail on a busy machine
     for before, after in zip(plain, recorded, strict=True):
         assert before.data_id == after.data_id
         assert before.quality.rows.equals(after.quality.rows)
