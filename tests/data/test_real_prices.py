@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from vnfleet.data.court.quality import examine
-from vnfleet.data.panel import Panel, PanelStore
+from vnfleet.data.panel import Panel, PanelStore, build_panel
 from vnfleet.data.record.store import RawStore
 from vnfleet.data.sources.base import RawHistory
 from vnfleet.data.sources.files import FilesSource
@@ -129,3 +129,14 @@ def test_nearly_all_symbols_are_accepted_and_the_past_does_not_change(history: R
     )
     later = examine(few, AS_OF, None).bars.filter(pl.col("session") <= day)
     assert examine(few, day, None).bars.equals(later)
+
+
+def test_what_was_served_three_years_ago_is_what_is_served_of_it_now(history: RawHistory, panel: Panel) -> None:
+    """Repairs, factors and inferred exchanges: later sessions change no row of the past, but for the newest two."""
+    cut = date(2021, 12, 31)
+    then = build_panel(history.until(cut), cut)
+    settled = then.sessions[-3]
+    before = then.bars.filter(pl.col("session") <= settled)
+    now = panel.bars.filter((pl.col("session") <= settled) & pl.col("symbol").is_in(then.symbols))
+    assert before.height > 500_000
+    assert now.equals(before)

@@ -45,7 +45,8 @@ class Gathered:
     """What a collection came to.
 
     source : whose history the week is served from; `failures` : the sources asked before it.
-    opinions : names of second opinions that are on record; `silent` : those that did not answer this time.
+    opinions : names of second opinions that are on record; `silent` : those that did not answer this time, or did not
+    tell their announced actions.
     announced : how many announced corporate actions were learned. ledger : what the event ledger learned.
     known_at : when all this was learned (UTC, whole seconds); the record is read as of this moment.
     newest : the newest session on record up to the day asked for.
@@ -115,15 +116,16 @@ class Gathering:
         newest = history.bars.get_column("session").max()
         heard, silent = self._hear(source.name, symbols, {failure.source: failure for failure in failures})
         down = {failure.source for failure in (*failures, *silent)}
+        announced, untold = self._learn_announced(
+            [one for one in (source, *self.sources.opinions) if one.name not in down], symbols
+        )
         return Gathered(
             source=source.name,
             collected=collected,
             failures=failures,
             opinions=heard,
-            silent=silent,
-            announced=self._learn_announced(
-                [one for one in (source, *self.sources.opinions) if one.name not in down], symbols
-            ),
+            silent=(*silent, *untold),
+            announced=announced,
             ledger=ledger,
             known_at=self.known_at,
             newest=newest if isinstance(newest, date) else None,
@@ -182,16 +184,18 @@ class Gathering:
         on_record = tuple(opinion.name for opinion in others if self._store.has(opinion.name))
         return on_record, tuple(silent)
 
-    def _learn_announced(self, sources: Sequence[Source], symbols: Sequence[str]) -> int:
-        learned = 0
+    def _learn_announced(self, sources: Sequence[Source], symbols: Sequence[str]) -> tuple[int, tuple[Failure, ...]]:
+        """Record announced actions; they confirm what prices show, so a source that fails here stops nothing."""
+        learned, untold = 0, []
         for source in sources:
             if isinstance(source, Announcing):
                 try:
                     told = source.announced(symbols, self.as_of, self.progress)
-                except (RemoteError, BadDataError):
-                    continue  # announcements confirm what prices show; without them steps stay unconfirmed
-                learned += AnnouncedStore(self.folders.announced, source.name).record(told, self.known_at)
-        return learned
+                except (RemoteError, BadDataError) as error:
+                    untold.append(Failure(source=f"{source.name}'s list of corporate actions", reason=error.what))
+                else:
+                    learned += AnnouncedStore(self.folders.announced, source.name).record(told, self.known_at)
+        return learned, tuple(untold)
 
     def _collect(self, source: Source, symbols: Sequence[str] | None) -> Collected:
         return collect_into(

@@ -371,11 +371,6 @@ def test_an_answer_that_fails_its_check_is_asked_for_again_and_never_kept(tmp_pa
         assert len(vendor.requests) == 2
 
 
-def test_bytes_come_as_they_are(client: WebClient) -> None:
-    with StandIn(lambda _: Answer(body=FILE, content_type="application/zip")) as vendor:
-        assert client.get_bytes(vendor.url) == FILE
-
-
 # ---------------------------------------------------------------- downloads
 
 

@@ -54,11 +54,6 @@ _CASH_GRID = ((500.0, 0.42), (100.0, 0.40), (50.0, 0.12), (10.0, 0.03), (1.0, 0.
 _RATIO_GRID = ((0.1, 0.2), (0.05, 0.3), (0.01, 0.3), (1 / 3, 0.04), (1 / 8, 0.03), (0.005, 0.05), (0.001, 0.04))
 _SIZES = ((0.75, 0.021, 0.70), (0.15, 0.20, 0.56), (0.10, 0.25, 0.60))
 """Share, median of f - 1 and its logarithm's standard deviation: cash, shares, rights or several."""
-_BY_EVIDENCE = (
-    CorporateKind.CASH_DIVIDEND,
-    CorporateKind.STOCK_DIVIDEND_OR_BONUS,
-    CorporateKind.RIGHTS_OR_MIXED,
-)
 _ROUNDING_HALF_VND = 5.0
 _SPLIT_STEP = 3.0
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from vnfleet.data.court.findings import findings, said
 from vnfleet.market.rules import _LOTS, _TICKS, Exchange
 
-UNIT_MOVE_LOG = 0.35
-"""A jump by a power of ten, give or take what a day's widest band allows, is another unit."""
 SPIKE_FACTOR = 100.0
 SPIKE_WINDOW_ROWS = 60
 OFF_TICK_FRAC = 0.05

@@ -181,22 +181,6 @@ class RawStore:
         ]
         return pl.concat(compared) if compared else pl.DataFrame(schema=OVERLAP_SCHEMA)
 
-    def proposed(self, source_name: str, history: RawHistory, *, max_forgotten_frac: float = 0.0) -> RawHistory:
-        """Return what would be stored after merging `history`; writes nothing.
-
-        Raises `PartialHistoryError` as `merge` does, and `BadDataError` naming a damaged revision.
-        """
-        folder = self.root / _folder_name(source_name)
-        changes = self._changes(folder, history.bars, max_forgotten_frac)
-        stored = _read(folder, None)
-        index, _ = _news(folder / INDEX_SYMBOL, history.index, "session")
-        listings, _ = _news(folder / _LISTINGS, history.listings, "symbol")
-        return RawHistory(
-            bars=in_order(updated(stored.bars, changes.rows, _KEY)),
-            index=updated(stored.index, index, ("session",)).sort("session"),
-            listings=updated(stored.listings, listings, ("symbol",)).sort("symbol"),
-        )
-
     def _changes(self, folder: Path, bars: pl.DataFrame, max_forgotten_frac: float) -> _Changes:
         """Return what `bars` change; raises `PartialHistoryError` and `BadDataError` as `merge` does."""
         rows, overlaps, new_rows, num_forgotten = [bars.clear()], [pl.DataFrame(schema=OVERLAP_SCHEMA)], 0, 0

@@ -33,8 +33,6 @@ from vnfleet.data.sources.web import (
 )
 
 HOST = "https://cafef1.mediacdn.vn"
-KNOWN_TRANSFERRED = ("ACB", "PAN", "SHB", "VND")
-"""Stocks that came to HOSE from HNX (project reference on CafeF's data); more may have moved."""
 _MEGABYTES = {BulkKind.ADJUSTED: 50.0, BulkKind.RAW: 38.0, BulkKind.INDEX: 0.2}
 _ORDER = (BulkKind.INDEX, BulkKind.RAW, BulkKind.ADJUSTED)
 """The small file is asked for first: on a day without files nothing big is asked for."""

@@ -129,26 +129,6 @@ class WebClient:
 
         return self._get(url, params or {}, headers or {}, understood, cache_seconds, final, vintage)
 
-    def get_bytes(
-        self,
-        url: str,
-        params: Mapping[str, str] | None = None,
-        *,
-        headers: Mapping[str, str | None] | None = None,
-        cache_seconds: float | None = None,
-        final: bool = False,
-        vintage: str = "",
-        check: Callable[[bytes], None] | None = None,
-    ) -> bytes:
-        """Return the body that `url` answers, whatever it is; arguments and errors as in `get_json`."""
-
-        def understood(body: bytes) -> bytes:
-            if check is not None:
-                check(body)
-            return body
-
-        return self._get(url, params or {}, headers or {}, understood, cache_seconds, final, vintage)
-
     def download(
         self,
         url: str,
