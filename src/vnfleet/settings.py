@@ -41,13 +41,14 @@ Section = TypeVar("Section")
 PLAN_NAMES: dict[str, tuple[str, str]] = {
     "input_features": ("model", "num_features"),
     "sequence_length": ("model", "window_sessions"),
-    "forecast_horizon": ("model", "num_horizons"),
+    "forecast_horizon": ("model", "horizon_sessions"),
     "d_model": ("model", "d_model"),
     "num_heads": ("model", "num_heads"),
     "num_layers": ("model", "num_layers"),
     "d_ff": ("model", "d_ff"),
     "dropout": ("model", "dropout"),
     "batch_size": ("training", "chunk_sessions"),
+    "gradient_accumulation": ("training", "accumulation"),
     "epochs": ("training", "max_epochs"),
     "patience": ("training", "patience_epochs"),
     "learning_rate": ("training", "learning_rate"),
@@ -57,8 +58,6 @@ PLAN_NAMES: dict[str, tuple[str, str]] = {
     "validation_sessions": ("training", "valid_sessions"),
     "models": ("universe", "models"),
 }
-# names of the plan whose meaning is fixed here: a batch is a run of sessions with all symbols, never split further
-PLAN_CONSTANTS: dict[str, JsonValue] = {"gradient_accumulation": 1}
 
 
 def load_settings(
@@ -109,14 +108,13 @@ def resolved(config: CycleConfig) -> dict[str, JsonValue]:
             else:
                 rest[key] = value
         tables[table] = rest
-    return {_VERSION: RESOLVED_VERSION, **PLAN_CONSTANTS, **{name: flat[name] for name in PLAN_NAMES}, **tables}
+    return {_VERSION: RESOLVED_VERSION, **{name: flat[name] for name in PLAN_NAMES}, **tables}
 
 
 def resolved_schema(config: CycleConfig) -> dict[str, JsonValue]:
     """Return the JSON schema of `resolved`; `config` gives the tables and their defaults."""
     places = set(PLAN_NAMES.values())
     properties: dict[str, JsonValue] = {_VERSION: {"const": RESOLVED_VERSION}}
-    properties |= {name: {"const": value} for name, value in PLAN_CONSTANTS.items()}
     kinds = {table: _keys(type(section)) for table, section in _sections(config)}
     for name, (table, key) in PLAN_NAMES.items():
         properties[name] = _schema_of(kinds[table][key])
@@ -206,22 +204,13 @@ def _as_tables(written: Mapping[str, object], where: str) -> dict[str, dict[str,
     """Return `written` as tables; the plan's flat names go to their table."""
     tables: dict[str, dict[str, object]] = {}
     for name, value in written.items():
-        if name in PLAN_CONSTANTS:
-            if value != PLAN_CONSTANTS[name]:
-                raise UsageError(
-                    f"{name} cannot be changed",
-                    where=where,
-                    expected=PLAN_CONSTANTS[name],
-                    found=value,
-                    fix="lower batch_size",
-                )
-        elif name in PLAN_NAMES:
+        if name in PLAN_NAMES:
             table, key = PLAN_NAMES[name]
             tables.setdefault(table, {})[key] = value
         elif isinstance(value, Mapping):
             tables.setdefault(name, {}).update(value)
         else:
-            known = (*PLAN_NAMES, *PLAN_CONSTANTS, *(item.name for item in dataclasses.fields(CycleConfig)), _PRESET)
+            known = (*PLAN_NAMES, *(item.name for item in dataclasses.fields(CycleConfig)), _PRESET)
             raise _unknown("setting", name, known, where)
     return tables
 

@@ -46,7 +46,7 @@ COMMANDS = tuple(leaves(typer.main.get_command(app)))  # type: ignore[arg-type]
 
 
 def test_the_promised_commands_are_there_and_no_other() -> None:
-    assert sorted([*PROMISED, "data pack", "data unpack"]) == list(COMMANDS)
+    assert sorted([*PROMISED, "bench infer", "bench plan", "bench train", "data pack", "data unpack"]) == list(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
+POOL = ROOT / "src" / "vnfleet" / "training" / "engines" / "pool.py"
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
@@ -56,9 +57,20 @@ def test_nothing_is_ever_unpickled(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT / "src").as_posix())
-def test_only_the_remote_room_runs_programs(path: Path) -> None:
-    if "subprocess" in imported(path):
+def test_only_the_remote_room_and_the_pool_run_programs(path: Path) -> None:
+    if "subprocess" in imported(path) and path != POOL:
         assert path.parent.name == "remote"
+
+
+def test_the_pool_of_processes_runs_only_vnfleet_itself() -> None:
+    calls = [
+        node
+        for node in ast.walk(ast.parse(POOL.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("subprocess.")
+    ]
+    assert [ast.unparse(call.func) for call in calls] == ["subprocess.Popen"]
+    assert ast.unparse(calls[0].args[0]) == "[sys.executable, '-P', '-m', _MODULE]"
+    assert not [word.arg for word in calls[0].keywords if word.arg == "shell"]
 
 
 def test_every_module_says_what_it_is() -> None:

@@ -19,7 +19,7 @@ from vnfleet.remote.leases import LeaseTimes
 from vnfleet.training.dataset import TrainingData, save_training_data
 from vnfleet.training.engines.local import run_unit
 from vnfleet.training.plan import plan_units
-from vnfleet.training.recipe import Recipe, TrainingConfig
+from vnfleet.training.recipe import ObjectiveConfig, Recipe, TrainingConfig
 from vnfleet.training.unit_result import UNIT_KIND
 
 QUICK = LeaseTimes(lease_seconds=60.0, heartbeat_seconds=1.0, settle_seconds=0.05)
@@ -51,11 +51,11 @@ def recipe() -> Recipe:
             max_epochs=2,
             patience_epochs=2,
             chunk_sessions=16,
-            min_labels_per_session=20,
             delta_epochs=1,
             delta_penalties=(0.1,),
             valid_sessions=30,
         ),
+        ObjectiveConfig(min_labels_per_session=20),
     )
 
 

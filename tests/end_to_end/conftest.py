@@ -20,6 +20,7 @@ from vnfleet.data.sources.simulated import SimulatedMarket
 from vnfleet.model.stockformer import StockformerConfig
 from vnfleet.releases.gate import GateLimits
 from vnfleet.settings import write_resolved
+from vnfleet.training.machine.config import MachineConfig
 from vnfleet.training.recipe import TrainingConfig
 
 MODELS = 30
@@ -40,9 +41,8 @@ def tiny_config() -> CycleConfig:
         universe=UniverseConfig(models=MODELS, window_sessions=120),
         folds=FoldsConfig(years=(2022,), min_train_sessions=250),
         model=StockformerConfig(d_model=16, num_heads=2, num_layers=1, d_ff=32, band_sessions=15),
-        training=TrainingConfig(
-            num_seeds=1, max_epochs=2, valid_sessions=60, delta_penalties=(1.0,), delta_epochs=1, num_threads=1
-        ),
+        training=TrainingConfig(num_seeds=1, max_epochs=2, valid_sessions=60, delta_penalties=(1.0,), delta_epochs=1),
+        machine=MachineConfig(processes=1, num_threads=1),
         gate=GateLimits(min_sessions=100),
     )
 

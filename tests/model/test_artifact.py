@@ -5,34 +5,35 @@ from __future__ import annotations
 import dataclasses
 import os
 import pickle
+from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
+from polars.testing import assert_frame_equal
 
 from vnfleet.core.errors import BadDataError
 from vnfleet.features.cube import FeatureCube
 from vnfleet.model.artifact import Artifact, forecast_artifacts, read_artifact, write_artifact
-from vnfleet.model.ensemble import Calibration, Ensemble, Member, Scaler
-from vnfleet.model.stockformer import Deltas, Stockformer, StockformerConfig
+from vnfleet.model.ensemble import Calibration, Ensemble, EnsembleForecast, Member, Scaler, run_network
+from vnfleet.model.stockformer import Deltas, Stockformer, StockformerConfig, initial_weights
 
-CONFIG = StockformerConfig(num_features=4, d_model=8, num_heads=2, d_ff=16, band_sessions=5, num_horizons=3)
+CONFIG = StockformerConfig(num_features=4, d_model=8, num_heads=2, d_ff=16, band_sessions=5, horizon_sessions=3)
+DEPTHS = (CONFIG, dataclasses.replace(CONFIG, num_layers=3, band_sessions=3, dropout=0.25))
 NAMES = ("a", "b", "c", "d")
 SYMBOLS = ("AAA", "BBB", "CCC")
 
 
-def artifact_of(symbol: str, seed: int = 0) -> Artifact:
-    torch.manual_seed(seed)
+def artifact_of(symbol: str, seed: int = 0, configs: Sequence[StockformerConfig] = (CONFIG, CONFIG)) -> Artifact:
     members = []
-    for _ in range(2):
-        network = Stockformer(CONFIG)
-        deltas = Deltas.zeros(1, CONFIG)
+    for index, config in enumerate(configs):
+        deltas = Deltas.zeros(1, config)
         deltas.score_weight_SD[:] = 0.1 * (SYMBOLS.index(symbol) + 1)
-        members.append(Member({name: t.clone() for name, t in network.state_dict().items()}, deltas, 0.5))
+        members.append(Member(config, initial_weights(config, 10 * seed + index), deltas, 0.5))
     ensemble = Ensemble(
-        config=CONFIG,
         feature_names=NAMES,
         scaler=Scaler(np.zeros(4, dtype=np.float32), np.full(4, 2.0, dtype=np.float32)),
         label_scale_H=np.asarray([0.01, 0.02, 0.03], dtype=np.float32),
@@ -47,6 +48,25 @@ def artifact_of(symbol: str, seed: int = 0) -> Artifact:
         ids={"recipe_id": "r"},
         validation={"set_rank_ic": 0.1, "accuracy": 0.5},
     )
+
+
+def separate_artifact(symbol: str) -> Artifact:
+    """A model of one symbol alone: own weights, scaler, label scale and calibration, score as a return."""
+    row = SYMBOLS.index(symbol)
+    shapes = [dataclasses.replace(config, score="return") for config in DEPTHS]
+    scale_H = np.asarray([0.01, 0.02, 0.03], dtype=np.float32) * (row + 1)
+    members = tuple(
+        Member(config, initial_weights(config, 100 * row + index), None, 1.0 / float(scale_H[-1]))
+        for index, config in enumerate(shapes)
+    )
+    ensemble = Ensemble(
+        feature_names=NAMES,
+        scaler=Scaler(np.full(4, 0.1 * row, dtype=np.float32), np.full(4, 1.0 + row, dtype=np.float32)),
+        label_scale_H=scale_H,
+        calibration=Calibration(0.1 * row, 20.0 + row),
+        members=members,
+    )
+    return dataclasses.replace(artifact_of(symbol), ensemble=ensemble, strategy="separate")
 
 
 @pytest.fixture
@@ -68,7 +88,8 @@ def test_what_was_written_is_what_is_read(tmp_path: Path) -> None:
     found = read_artifact(tmp_path / "BBB_stockformer.pt")
     assert found.weights_sha256 == artifact.weights_sha256
     assert dataclasses.replace(found, ensemble=artifact.ensemble) == artifact
-    assert found.ensemble.config == CONFIG
+    assert [member.config for member in found.ensemble.members] == [CONFIG, CONFIG]
+    assert [member.score_sd for member in found.ensemble.members] == [0.5, 0.5]
     assert found.ensemble.calibration == artifact.ensemble.calibration
 
 
@@ -102,6 +123,77 @@ def test_a_forecast_is_the_mean_over_members_in_score_sd_and_return_units(cube: 
     assert both["direction_prob"][0] == pytest.approx(expected)
 
 
+def test_members_of_different_depths_are_kept_with_their_shapes(tmp_path: Path, cube: FeatureCube) -> None:
+    artifact = artifact_of("BBB", configs=DEPTHS)
+    write_artifact(tmp_path / "BBB_stockformer.pt", artifact)
+    found = read_artifact(tmp_path / "BBB_stockformer.pt")
+    assert [member.config.num_layers for member in found.ensemble.members] == [2, 3]
+    assert [member.config for member in found.ensemble.members] == list(DEPTHS)
+    assert found.weights_sha256 == artifact.weights_sha256
+    assert found.ensemble.context_sessions == 8  # 2 x (5 - 1) sessions before the first forecast, 3 x (3 - 1) are fewer
+    before, after = (forecast_artifacts([one], cube, cube.sessions[-3:], "m", "live") for one in (artifact, found))
+    assert_frame_equal(before, after)
+
+
+def test_a_deeper_member_with_a_shorter_memory_sees_the_same_sessions_as_alone(cube: FeatureCube) -> None:
+    whole = artifact_of("AAA", configs=DEPTHS)
+    alone = [
+        dataclasses.replace(whole, ensemble=dataclasses.replace(whole.ensemble, members=(member,)))
+        for member in whole.ensemble.members
+    ]
+    session = (cube.sessions[-1],)
+    both, first, second = (
+        forecast_artifacts([one], cube, session, "m", "live").row(0, named=True) for one in (whole, *alone)
+    )
+    for name in ("score", "expected_return_frac", "volatility_frac"):
+        assert both[name] == pytest.approx((first[name] + second[name]) / 2, rel=1e-5)
+
+
+def test_separate_models_of_one_shape_run_as_one_stack_and_say_what_each_says_alone(
+    cube: FeatureCube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts = [separate_artifact(symbol) for symbol in SYMBOLS]
+    sessions = cube.sessions[20:30]
+    alone = pl.concat([forecast_artifacts([artifact], cube, sessions, "m", "live") for artifact in artifacts])
+    stacks: list[int] = []
+
+    def counted(
+        network: Stockformer, scaled_STF: np.ndarray, present_ST: np.ndarray, span: range, deltas: Deltas | None
+    ) -> EnsembleForecast:
+        stacks.append(network.num_models)
+        return run_network(network, scaled_STF, present_ST, span, deltas)
+
+    monkeypatch.setattr("vnfleet.model.ensemble.run_network", counted)
+    together = forecast_artifacts(artifacts, cube, sessions, "m", "live")
+    assert stacks == [3, 3]  # one pass for each of the two members, three symbols in each
+    key = ["symbol", "session"]
+    assert_frame_equal(together.sort(key), alone.sort(key), abs_tol=1e-6, rel_tol=1e-5)
+    np.testing.assert_allclose(together["score"], together["expected_return_frac"], rtol=1e-5, atol=1e-8)
+    assert together.height == 29
+
+
+def test_separate_models_of_another_shape_and_other_strategies_are_forecast_beside_them(cube: FeatureCube) -> None:
+    wide = dataclasses.replace(CONFIG, d_model=16)
+    other = artifact_of("CCC", configs=(wide,))
+    mixed = [separate_artifact("AAA"), separate_artifact("BBB"), other]
+    session = cube.sessions[-1:]
+    together = forecast_artifacts(mixed, cube, session, "m", "live")
+    alone = pl.concat([forecast_artifacts([artifact], cube, session, "m", "live") for artifact in mixed])
+    assert_frame_equal(together.sort("symbol"), alone.sort("symbol"), abs_tol=1e-6, rel_tol=1e-5)
+    assert together.sort("symbol")["symbol"].to_list() == list(SYMBOLS)
+
+
+def test_models_that_share_weights_but_not_their_units_are_not_taken_for_one(cube: FeatureCube) -> None:
+    first, second = (dataclasses.replace(artifact_of("AAA"), symbol=symbol) for symbol in SYMBOLS[:2])
+    double = dataclasses.replace(second.ensemble, label_scale_H=2 * second.ensemble.label_scale_H)
+    halved = tuple(dataclasses.replace(member, score_sd=0.25) for member in second.ensemble.members)
+    for ensemble in (double, dataclasses.replace(second.ensemble, members=halved)):
+        pair = [first, dataclasses.replace(second, ensemble=ensemble)]
+        together = forecast_artifacts(pair, cube, cube.sessions[-1:], "m", "live")
+        alone = pl.concat([forecast_artifacts([one], cube, cube.sessions[-1:], "m", "live") for one in pair])
+        assert_frame_equal(together.sort("symbol"), alone.sort("symbol"), abs_tol=1e-6, rel_tol=1e-5)
+
+
 def damaged(tmp_path: Path, change: object) -> Path:
     path = tmp_path / "AAA_stockformer.pt"
     write_artifact(path, artifact_of("AAA"))
@@ -121,7 +213,11 @@ def damaged(tmp_path: Path, change: object) -> Path:
         (lambda p: p["tensors"].update({"label_scale": torch.zeros(3, dtype=torch.float64)}), "label_scale"),
         (lambda p: p["tensors"].update({"scaler/sd": torch.full((4,), torch.nan)}), "scaler/sd.*not finite"),
         (lambda p: p.update(facts_json=p["facts_json"].replace('"a","b"', '"b"')), "feature list"),
-        (lambda p: p.update(facts_json=p["facts_json"].replace('version":1', 'version":9')), "newer vnfleet"),
+        (lambda p: p.update(facts_json=p["facts_json"].replace('version":2', 'version":9')), "a newer vnfleet"),
+        (lambda p: p.update(facts_json=p["facts_json"].replace('version":2', 'version":1')), "an older vnfleet"),
+        (lambda p: p.update(facts_json=p["facts_json"].replace("[0.5,0.5]", "[0.5]")), "one score sd for each"),
+        (lambda p: p.update(facts_json=p["facts_json"].replace('"d_ff":16', '"d_ff":17', 1)), "member0/weights"),
+        (lambda p: p.update(facts_json=p["facts_json"].replace('"d_ff":16', '"d_fff":16')), "not a vnfleet model"),
         (lambda p: p.pop("facts_json"), "not a vnfleet model"),
     ],
 )

@@ -22,6 +22,10 @@ def network_of(config: StockformerConfig, seed: int = 0) -> Stockformer:
     return network.eval()
 
 
+def below(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+
+
 def inputs(num_sessions: int, num_symbols: int = 5, seed: int = 1) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x_STF = torch.randn(num_symbols, num_sessions, 6, generator=generator)
@@ -94,12 +98,13 @@ def test_the_default_sees_exactly_59_sessions() -> None:
 def test_window_mode_equals_the_library_encoder_with_the_same_weights() -> None:
     network = network_of(WINDOW)
     width, window = WINDOW.d_model, WINDOW.window_sessions
+    weights = network.weights_of(0)
     layer = nn.TransformerEncoderLayer(
         width, WINDOW.num_heads, WINDOW.d_ff, 0.0, "gelu", batch_first=True, norm_first=True
     )
     reference = nn.TransformerEncoder(layer, WINDOW.num_layers, norm=nn.LayerNorm(width), enable_nested_tensor=False)
-    for own, theirs in zip(network.layers, reference.layers, strict=True):
-        state = own.state_dict()
+    for index, theirs in enumerate(reference.layers):
+        state = below(weights, f"layers.{index}.")
         theirs.load_state_dict(
             {
                 "self_attn.in_proj_weight": torch.cat([state["query.weight"], state["key_value.weight"]]),
@@ -117,14 +122,14 @@ def test_window_mode_equals_the_library_encoder_with_the_same_weights() -> None:
             }
         )
     assert reference.norm is not None
-    reference.norm.load_state_dict(network.norm.state_dict())
+    reference.norm.load_state_dict(below(weights, "norm."))
     reference.eval()
     x_STF, present_ST = inputs(window)
     present_ST[:, -1] = True
     with torch.no_grad():
-        embedded = network.embed(x_STF) + sinusoidal_positions(window, width)
+        embedded = x_STF @ weights["embed.weight"].T + weights["embed.bias"] + sinusoidal_positions(window, width)
         context = reference(embedded, src_key_padding_mask=~present_ST)[:, -1]
-        expected = network.score(context).squeeze(-1)
+        expected = context @ weights["score.weight"][0]
         found = network(x_STF, present_ST, 1).score_SO[:, 0]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 

@@ -75,6 +75,26 @@ def test_the_adapted_set_stands_on_a_tie() -> None:
     assert decision.serving == "adapted"
 
 
+@pytest.mark.parametrize(
+    ("own", "serving", "model_id"), [(0.11, "separate", "recipe-s"), (0.099, "pooled", "recipe-p")]
+)
+def test_separate_models_race_the_pooled_one_as_adapted_ones_do(own: float, serving: str, model_id: str) -> None:
+    daily = race({"recipe-s": own, "recipe-p": 0.10, "b-ridge": 0.05, "b-rev": 0.04})
+    decision = decide_recipe(daily, candidates={"separate": "recipe-s", "pooled": "recipe-p"}, baselines=BASELINES)
+    assert (decision.outcome, decision.serving, decision.candidate_id) == ("deploy", serving, model_id)
+    assert not decision.serves_baseline
+    assert check(decision, "strategy").value == pytest.approx(own - 0.10)
+    assert "the separate models of each symbol rank" in check(decision, "strategy").words
+    assert GateDecision.model_validate(decision.as_json()) == decision
+
+
+def test_separate_models_without_skill_leave_the_baseline_in_charge() -> None:
+    daily = race({"recipe-s": 0.01, "recipe-p": 0.005, "b-ridge": 0.09, "b-rev": 0.04})
+    decision = decide_recipe(daily, candidates={"separate": "recipe-s", "pooled": "recipe-p"}, baselines=BASELINES)
+    assert (decision.outcome, decision.serving, decision.serves_baseline) == ("deploy", "ridge", True)
+    assert decision.candidate_id == "recipe-s"
+
+
 def test_the_baseline_serves_when_the_models_are_its_equal() -> None:
     daily = race({"recipe-p": 0.08, "b-ridge": 0.08, "b-rev": 0.04})
     decision = decide_recipe(daily, candidates={"pooled": "recipe-p"}, baselines=BASELINES)
@@ -216,7 +236,9 @@ def test_a_race_without_a_ranking_baseline_or_candidate_is_refused() -> None:
     with pytest.raises(UsageError, match="known strategy"):
         decide_recipe(daily, candidates={}, baselines=BASELINES)
     with pytest.raises(UsageError, match="known strategy"):
-        decide_recipe(daily, candidates={"separate": "recipe-p"}, baselines=BASELINES)
+        decide_recipe(daily, candidates={"stacked": "recipe-p"}, baselines=BASELINES)
+    with pytest.raises(UsageError, match="not several"):
+        decide_recipe(daily, candidates={"adapted": "recipe-p", "separate": "recipe-p"}, baselines=BASELINES)
     with pytest.raises(BadDataError, match="no daily rank IC"):
         decide_recipe(daily, candidates={"pooled": "absent"}, baselines=BASELINES)
     with pytest.raises(BadDataError, match="repeats a session"):

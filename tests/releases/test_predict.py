@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from vnfleet.model.baselines import FittedBaseline
 from vnfleet.model.baselines.calibration import Calibration as BaselineCalibration
 from vnfleet.model.baselines.scorers import LinearScorer
 from vnfleet.model.ensemble import Calibration, Ensemble, Member, Scaler
-from vnfleet.model.stockformer import Deltas, Stockformer, StockformerConfig
+from vnfleet.model.stockformer import Deltas, StockformerConfig, initial_weights
 from vnfleet.releases import registry
 from vnfleet.releases.deploy import deploy
 from vnfleet.releases.predict import artifact_problems, predict, write_predictions
@@ -30,7 +30,7 @@ from vnfleet.releases.registry import ReleaseContents, build_release
 
 CLOCK = FixedClock(datetime(2026, 11, 15, 20, 0, tzinfo=UTC))
 CONFIG = StockformerConfig(
-    num_features=3, band_sessions=3, d_model=4, num_heads=1, num_layers=1, d_ff=8, num_horizons=5
+    num_features=3, band_sessions=3, d_model=4, num_heads=1, num_layers=1, d_ff=8, horizon_sessions=5
 )
 NAMES = ("alpha", "beta", "gamma")
 SYMBOLS = tuple(f"S{number:02d}" for number in range(20))
@@ -55,8 +55,8 @@ def make_panel() -> Panel:
 
 
 def make_artifact(symbol: str, strategy: str) -> Artifact:
-    torch.manual_seed(7)
-    weights = {name: tensor.clone() for name, tensor in Stockformer(CONFIG).state_dict().items()}
+    config = dataclasses.replace(CONFIG, score="return") if strategy == "separate" else CONFIG
+    weights = initial_weights(config, SYMBOLS.index(symbol) if strategy == "separate" else 7)
     deltas = None
     if strategy == "adapted":
         own = np.random.default_rng(SYMBOLS.index(symbol))
@@ -68,12 +68,11 @@ def make_artifact(symbol: str, strategy: str) -> Artifact:
             }
         )
     ensemble = Ensemble(
-        config=CONFIG,
         feature_names=NAMES,
         scaler=Scaler(np.zeros(3, np.float32), np.ones(3, np.float32)),
         label_scale_H=np.full(5, 0.03, np.float32),
         calibration=Calibration(0.0, 1.0),
-        members=(Member(weights, deltas, 1.0),),
+        members=(Member(config, weights, deltas, 1.0),),
     )
     return Artifact(
         symbol=symbol,
@@ -133,7 +132,7 @@ def test_the_registry_and_the_models_agree_on_file_names() -> None:
     assert registry.ARTIFACT_SUFFIX == ARTIFACT_SUFFIX
 
 
-@pytest.mark.parametrize("strategy", ["adapted", "pooled"])
+@pytest.mark.parametrize("strategy", ["adapted", "separate", "pooled"])
 def test_models_serve_under_the_name_of_the_release(prod: Path, tmp_path: Path, strategy: str) -> None:
     contents = ReleaseContents(artifacts=trained(tmp_path, strategy), serving=dict.fromkeys(SYMBOLS, strategy))
     release_id = go_live(prod, contents)
@@ -188,7 +187,7 @@ def test_a_session_outside_the_panel_or_the_features_is_refused(prod: Path, tmp_
     go_live(prod, contents)
     with pytest.raises(BadDataError, match="no market session"):
         predict(prod, make_panel(), make_cube(), LAST + timedelta(days=1))
-    later = replace(make_panel(), sessions=(*SESSIONS, LAST + timedelta(days=1)))
+    later = dataclasses.replace(make_panel(), sessions=(*SESSIONS, LAST + timedelta(days=1)))
     with pytest.raises(BadDataError, match="do not reach"):
         predict(prod, later, make_cube(), LAST + timedelta(days=1))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date, timedelta
 
 import numpy as np
 import pytest
+import torch
 
 from vnfleet.evaluation.splits import Fold
 from vnfleet.model.stockformer import StockformerConfig
@@ -68,6 +70,16 @@ def recipe() -> Recipe:
             delta_penalties=(0.1,),
             valid_sessions=40,
             learning_rate=1e-2,
-            num_threads=1,
         ),
     )
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread() -> Iterator[None]:
+    """Train on one core: tests run side by side."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vnfleet.training.environment.performance_cores", lambda: (0,))
+        yield
+    torch.set_num_threads(before)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
 from pathlib import Path
 
 from vnfleet.training.dataset import load_training_data
 from vnfleet.training.engines.local import run_unit
+from vnfleet.training.machine.config import MachineConfig
 from vnfleet.training.plan import WorkUnit
 from vnfleet.training.recipe import Recipe
 
@@ -24,9 +24,9 @@ if __name__ == "__main__":
     recipe = Recipe.from_json((folder / "recipe.json").read_text())
     run_unit(
         WorkUnit.model_validate_json((folder / "unit.json").read_text()),
-        # Threads are a property of the machine, not of the recipe; the same count is the same numeric environment.
-        Recipe(recipe.model, dataclasses.replace(recipe.training, num_threads=1)),
+        recipe,
         load_training_data(folder / "package"),
         folder / "units",
         slowly,
+        MachineConfig(num_threads=1),
     )

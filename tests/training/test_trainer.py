@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,12 +19,12 @@ from vnfleet.core.errors import BadDataError, BusyError
 from vnfleet.core.lock import holding
 from vnfleet.core.sealed import verify
 from vnfleet.evaluation.splits import Fold
+from vnfleet.training.batches import PooledBatches, epoch_chunks
 from vnfleet.training.dataset import TrainingData, prepare, save_training_data
 from vnfleet.training.engines.local import run_unit
-from vnfleet.training.forecast import fold_ensemble, forecast_fold
+from vnfleet.training.forecast import fold_models, forecast_fold
 from vnfleet.training.plan import WorkUnit, fold_units
-from vnfleet.training.recipe import Recipe
-from vnfleet.training.trainer import epoch_chunks, learning_rate_at, make_batch
+from vnfleet.training.recipe import ObjectiveConfig, Recipe
 from vnfleet.training.unit_result import UNIT_KIND, read_selection, result_folder
 
 
@@ -64,25 +64,29 @@ def test_an_epoch_visits_each_session_at_most_once_and_nearly_all(
     assert chunks == epoch_chunks(sessions, chunk, seed, epoch)
 
 
-def test_the_learning_rate_rises_to_its_peak_and_falls_to_almost_nothing() -> None:
-    rates = [learning_rate_at(step, 100, 1.0, 0.3) for step in range(101)]
-    assert rates[0] == pytest.approx(1 / 25)
-    assert int(np.argmax(rates)) == 30
-    assert rates[30] == pytest.approx(1.0)
-    assert rates[100] == pytest.approx(1e-4)
-    assert all(a > b for a, b in pairwise(rates[30:]))
-
-
 def test_a_batch_carries_its_context_and_only_labelled_symbols(data: TrainingData) -> None:
-    prepared = prepare(data, range(100), 145, 10)
-    batch = make_batch(prepared, range(40, 56), 10, None, np.arange(36) < 4)
-    assert batch is not None
+    prepared = prepare(data, range(100), 145, 10, ObjectiveConfig())
+    batches = PooledBatches(
+        data=prepared.on("cpu"),
+        labelled_ST=prepared.labelled_ST,
+        sessions=range(40, 56),
+        chunk_sessions=64,
+        accumulation=1,
+        context_sessions=10,
+        primary_S=np.arange(36) < 4,
+        seed=0,
+    )
+    epoch = next(e for e in range(100) if epoch_chunks(range(40, 56), 64, 0, e) == [range(40, 56)])
+    (batch,) = batches.parts([0], [(epoch, 0)], 1)
     assert 5 not in batch.symbol_S.tolist()
     assert batch.x_STF.shape == (35, 26, 6)
     assert batch.labels.primary_S.tolist() == [True] * 4 + [False] * 31
     first = int(batch.symbol_S[0])
     np.testing.assert_array_equal(batch.x_STF[0].numpy(), prepared.scaled_STF[first, 30:56])
     np.testing.assert_array_equal(batch.labels.path_SOH[0, :, 1].numpy(), prepared.path_HST[1, first, 40:56])
+    parts = batches.parts([0], [(epoch, 0)], 4)
+    assert [part.x_STF.shape[1] for part in parts] == [14] * 4
+    torch.testing.assert_close(torch.cat([part.labels.target_SO for part in parts], 1), batch.labels.target_SO)
 
 
 def test_training_finds_the_planted_signal(
@@ -257,9 +261,10 @@ def test_two_processes_on_one_unit_one_works_the_other_says_who(
 def test_an_ensemble_is_the_mean_of_its_members_in_score_sd(
     recipe: Recipe, data: TrainingData, fold: Fold, trained: Path
 ) -> None:
-    ensemble, selection = fold_ensemble(recipe, fold, data, trained, "pooled")
+    models = fold_models(recipe, fold, data, trained, "pooled")
+    (ensemble,) = models.ensembles
     assert len(ensemble.members) == 2
-    assert (ensemble.calibration.intercept, ensemble.calibration.slope) == selection.calibration_pooled
+    assert (ensemble.calibration.intercept, ensemble.calibration.slope) == models.selection.calibration_pooled
     together = forecast_fold(recipe, fold, data, trained, "pooled", fold.test, "m")
     assert together["symbol"].n_unique() == len(data.symbols)
     assert set(together["fold_id"]) == {"2020"}
@@ -269,5 +274,6 @@ def test_a_recipe_survives_json_and_its_id_knows_its_settings(recipe: Recipe) ->
     assert Recipe.from_json(recipe.to_json()).recipe_id == recipe.recipe_id
     other = Recipe(recipe.model, dataclasses.replace(recipe.training, max_epochs=6))
     assert other.recipe_id != recipe.recipe_id
-    threads = Recipe(recipe.model, dataclasses.replace(recipe.training, num_threads=7))
-    assert threads.recipe_id == recipe.recipe_id
+    seeds = Recipe(recipe.model, dataclasses.replace(recipe.training, num_seeds=7))
+    assert seeds.recipe_id != recipe.recipe_id
+    assert seeds.unit_recipe_id == recipe.unit_recipe_id

@@ -16,7 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 from vnfleet import __version__
-from vnfleet.cli import looking, packing, serving, week
+from vnfleet.cli import bench, looking, packing, serving, week
 from vnfleet.cli.options import join_symbols
 from vnfleet.cli.terminal import Terminal
 from vnfleet.core.atomic import is_disk_full
@@ -54,6 +54,7 @@ week.register(app)
 packing.register(app)
 serving.register(app)
 looking.register(app)
+bench.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -49,6 +49,28 @@ Mode = Annotated[
 Remote = Annotated[
     str | None, typer.Option("--remote", help="rclone remote or folder both sides see, e.g. gdrive:VN-Quant-Training.")
 ]
+Strategy = Annotated[
+    Literal["adapted", "pooled", "separate"] | None,
+    typer.Option("--strategy", help="One backbone with deltas per symbol, the backbone alone, or a model per symbol."),
+]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Epochs of the training cycle at most.")]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", min=1, help="Sessions of a batch (separate with windows: windows).")
+]
+Device = Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option("--device", help="Where networks are trained.")]
+Engine = Annotated[
+    Literal["local", "ray"] | None, typer.Option("--engine", help="Processes here, or tasks on a Ray cluster.")
+]
+Address = Annotated[
+    str | None, typer.Option("--address", help="The Ray cluster, e.g. auto (default: one is started here).")
+]
+BudgetMinutes = Annotated[
+    float | None, typer.Option("--budget-minutes", min=0.0, help="Fit the work to so many minutes before it starts.")
+]
+Deadline = Annotated[
+    str | None,
+    typer.Option("--deadline", metavar="TIME", help="The same as a moment, e.g. 2026-11-23T08:45 or 08:45 (ICT)."),
+]
 Preset = Annotated[Literal["desktop", "plan"] | None, typer.Option("--preset", help="Model and training defaults.")]
 
 WORKDIR = DEFAULT_WORKDIR

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -60,15 +60,21 @@ def arrays_sha256(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def source_sha256(*packages: str) -> str:
-    """Return the SHA-256 over the Python sources of the given packages, so that a code change is a new recipe."""
+def source_sha256(*packages: str, without: Sequence[str] = ()) -> str:
+    """Return the SHA-256 over the Python sources of the given packages, so that a code change is a new recipe.
+
+    Packages below them named in `without` do not count.
+    """
     digest = hashlib.sha256()
     for package in sorted(packages):
         spec = find_spec(package)
         if spec is None or spec.origin is None:
             raise ModuleNotFoundError(package)
         root = Path(spec.origin).parent
+        skipped = {root.joinpath(*name.removeprefix(package + ".").split(".")) for name in without}
         for path in sorted(root.rglob("*.py")):
+            if not skipped.isdisjoint(path.parents):
+                continue
             digest.update(f"{package}/{path.relative_to(root).as_posix()}".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()

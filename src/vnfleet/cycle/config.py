@@ -18,7 +18,8 @@ from vnfleet.model.stockformer import StockformerConfig, preset
 from vnfleet.releases.gate import GateLimits, RefreshLimits
 from vnfleet.trading.portfolio import TopKPolicy
 from vnfleet.trading.simulator import AccountTerms
-from vnfleet.training.recipe import TrainingConfig
+from vnfleet.training.machine.config import MachineConfig
+from vnfleet.training.recipe import ObjectiveConfig, TrainingConfig
 
 PRESETS = ("desktop", "plan")
 _SYMBOL = re.compile(r"[A-Z0-9]{2,10}")
@@ -213,6 +214,8 @@ class CycleConfig:
     folds: FoldsConfig = field(default_factory=FoldsConfig)
     model: StockformerConfig = field(default_factory=StockformerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
     portfolio: TopKPolicy = field(default_factory=TopKPolicy)
     account: AccountTerms = field(default_factory=AccountTerms)
     gate: GateLimits = field(default_factory=GateLimits)
@@ -223,19 +226,26 @@ class CycleConfig:
     @property
     def horizon_sessions(self) -> int:
         """The horizon that is judged: the longest of the return path."""
-        return self.model.num_horizons
+        return self.model.horizon_sessions
 
 
 def preset_config(name: Literal["desktop", "plan"]) -> CycleConfig:
-    """Return the defaults of a preset: `desktop` (the measured recipe) or `plan` (the written plan's model and fit)."""
+    """Return the defaults of a preset: `desktop` (the measured recipe) or `plan` (the written plan's model and fit).
+
+    The plan's: one model per symbol on its own history, three depths (4, 5, 6 layers; dropout 0.10, 0.15, 0.20), 60
+    sessions of window attention, 100 epochs of batches of 32, five of them warm-up, then cosine.
+    """
     if name == "desktop":
         return CycleConfig()
     training = TrainingConfig(
+        strategy="separate",
+        ensemble="depths",
         max_epochs=100,
         patience_epochs=15,
         learning_rate=1e-3,
         weight_decay=1e-5,
+        schedule="cosine",
         warmup_frac=0.05,
-        chunk_sessions=4,  # every session is 60 tokens here: 32 sessions of 285 symbols would need tens of GiB
+        chunk_sessions=32,
     )
     return CycleConfig(model=preset("plan"), training=training)

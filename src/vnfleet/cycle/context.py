@@ -90,8 +90,13 @@ class WeekContext:
     def recipe(self) -> Recipe:
         """What is trained; one object for the whole run, so that its identity cannot change in the middle."""
         if self._recipe is None:
-            self._recipe = Recipe(self.config.model, self.config.training)
+            self._recipe = Recipe(self.config.model, self.config.training, self.config.objective)
         return self._recipe
+
+    @recipe.setter
+    def recipe(self, fitted: Recipe) -> None:
+        """Take the recipe that fits the time there is."""
+        self._recipe = fitted
 
     def panel(self) -> Panel:
         """Return the judged prices up to `as_of`."""
@@ -133,7 +138,7 @@ class WeekContext:
             cube, panel = self.cube(), self.panel()
             if cube.symbols != panel.symbols or cube.sessions != panel.sessions:
                 raise BadDataError("features and panel have different axes", where=cube.cube_id)
-            returns_HST = forward_returns(panel, range(1, self.config.horizon_sessions + 1)).astype(np.float32)
+            returns_HST = forward_returns(panel, self.config.model.horizons).astype(np.float32)
             self._data = TrainingData(
                 cube.sessions, cube.symbols, cube.names, cube.values_STF, cube.present_ST, returns_HST
             )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -30,12 +30,12 @@ from vnfleet.model.ensemble import (
     Member,
     Scaler,
     eligible_sessions,
-    forecast_ensemble,
+    forecast_ensembles,
     prediction_rows,
 )
-from vnfleet.model.stockformer import Deltas, Stockformer, StockformerConfig
+from vnfleet.model.stockformer import Deltas, StockformerConfig, weight_shapes
 
-ARTIFACT_SCHEMA_VERSION: Final = 1
+ARTIFACT_SCHEMA_VERSION: Final = 2
 ARTIFACT_SUFFIX: Final = "_stockformer.pt"
 
 
@@ -44,7 +44,7 @@ class Artifact:
     """One symbol's model.
 
     ensemble : members whose deltas, where present, have a symbol axis of length 1.
-    strategy : "pooled" or "adapted".
+    strategy : "pooled", "adapted" or "separate".
     reference_universe : symbols whose features the cross-sectional features need; `predict` demands 90 % of them.
     ids : recipe_id, data_id, fold_id and unit ids.
     validation : the model's own validation figures (rank_ic of the set, accuracy of the symbol).
@@ -75,7 +75,7 @@ def write_artifact(path: Path, artifact: Artifact) -> None:
         "schema_version": ARTIFACT_SCHEMA_VERSION,
         "symbol": artifact.symbol,
         "strategy": artifact.strategy,
-        "config": dataclasses.asdict(ensemble.config),
+        "configs": [dataclasses.asdict(member.config) for member in ensemble.members],
         "feature_names": list(ensemble.feature_names),
         "calibration": dataclasses.asdict(ensemble.calibration),
         "score_sd": [member.score_sd for member in ensemble.members],
@@ -101,8 +101,8 @@ def read_artifact(path: Path) -> Artifact:
         payload = torch.load(path, weights_only=True, map_location="cpu")
         facts = json.loads(payload["facts_json"])
         tensors: dict[str, Tensor] = payload["tensors"]
-        config = StockformerConfig(**facts["config"])
         version = int(facts["schema_version"])
+        configs = [] if version != ARTIFACT_SCHEMA_VERSION else [_config(record) for record in facts["configs"]]
     except FileNotFoundError as error:
         raise BadDataError("a model file is missing", where=path) from error
     except OSError:
@@ -110,20 +110,28 @@ def read_artifact(path: Path) -> Artifact:
     except Exception as error:  # whatever the parser says of a foreign file, it is not ours
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadDataError("a file is not a vnfleet model", where=path, found=first[:200]) from error
-    if version > ARTIFACT_SCHEMA_VERSION:
-        raise BadDataError("a model was written by a newer vnfleet", where=path, found=version, fix="upgrade vnfleet")
-    num_members = len(facts["score_sd"])
-    _check_tensors(path, tensors, config, num_members, len(facts["feature_names"]))
+    if version != ARTIFACT_SCHEMA_VERSION:
+        older = version < ARTIFACT_SCHEMA_VERSION
+        raise BadDataError(
+            f"a model was written by {'an older' if older else 'a newer'} vnfleet",
+            where=path,
+            expected=ARTIFACT_SCHEMA_VERSION,
+            found=version,
+            fix="train it again: vnfleet cycle" if older else "upgrade vnfleet",
+        )
+    if not configs or len(configs) != len(facts["score_sd"]):
+        raise BadDataError("a model has no members, or not one score sd for each", where=path, found=len(configs))
+    _check_tensors(path, tensors, configs, len(facts["feature_names"]))
     members = tuple(
         Member(
+            config,
             _below(tensors, f"member{index}/weights/"),
             _deltas(_below(tensors, f"member{index}/deltas/")),
             float(facts["score_sd"][index]),
         )
-        for index in range(num_members)
+        for index, config in enumerate(configs)
     )
     ensemble = Ensemble(
-        config=config,
         feature_names=tuple(facts["feature_names"]),
         scaler=Scaler(tensors["scaler/mean"].numpy(), tensors["scaler/sd"].numpy()),
         label_scale_H=tensors["label_scale"].numpy(),
@@ -149,35 +157,29 @@ def forecast_artifacts(
     in the cube.
     """
     frames: list[pl.DataFrame] = []
-    for group in _by_backbone(artifacts):
-        first = group[0].ensemble
-        if first.feature_names != cube.names:
-            different = [f"{a} / {b}" for a, b in zip(first.feature_names, cube.names, strict=False) if a != b]
-            raise BadDataError(
-                "a model was trained on other features",
-                expected=len(first.feature_names),
-                found=different[:3] or len(cube.names),
-            )
-        place = {symbol: index for index, symbol in enumerate(cube.symbols)}
-        known = [artifact for artifact in group if artifact.symbol in place]
-        if not known:
-            continue
-        rows = np.asarray([place[artifact.symbol] for artifact in known])
-        ensemble = dataclasses.replace(first, members=_stacked_members(known))
+    place = {symbol: index for index, symbol in enumerate(cube.symbols)}
+    for artifact in artifacts:
+        _check_features(artifact, cube)
+    for group in _passes([artifact for artifact in artifacts if artifact.symbol in place]):
+        rows = np.asarray([place[artifact.symbol] for artifact in group])
+        ensembles = [artifact.ensemble for artifact in group]
+        if len(group) > 1 and _shares_backbone(group):
+            ensembles = [dataclasses.replace(ensembles[0], members=_stacked_members(group))]
         present_ST = cube.present_ST[rows]
-        eligible_ST = eligible_sessions(present_ST, first.config.context_sessions)
+        eligible_ST = eligible_sessions(present_ST, ensembles[0].context_sessions)
         columns = [_column(cube, session) for session in sessions]
         span = range(min(columns), max(columns) + 1)
-        forecast = forecast_ensemble(ensemble, cube.values_STF[rows], present_ST, span)
+        forecast = forecast_ensembles(ensembles, cube.values_STF[rows], present_ST, span)
         wanted = np.zeros(len(span), dtype=bool)
         wanted[[column - span.start for column in columns]] = True
         frames.append(
             prediction_rows(
                 forecast,
-                first.calibration,
+                [ensemble.calibration for ensemble in ensembles],
                 eligible_ST[:, span.start : span.stop] & wanted,
-                [artifact.symbol for artifact in known],
+                [artifact.symbol for artifact in group],
                 cube.sessions[span.start : span.stop],
+                ensembles[0].members[0].config.horizon_sessions,
                 model_id,
                 fold_id,
             )
@@ -198,19 +200,50 @@ def _column(cube: FeatureCube, session: date) -> int:
         ) from None
 
 
-def _by_backbone(artifacts: Sequence[Artifact]) -> list[list[Artifact]]:
+def _check_features(artifact: Artifact, cube: FeatureCube) -> None:
+    names = artifact.ensemble.feature_names
+    if names != cube.names:
+        different = [f"{a} / {b}" for a, b in zip(names, cube.names, strict=False) if a != b]
+        raise BadDataError(
+            "a model was trained on other features",
+            where=artifact.symbol,
+            expected=len(names),
+            found=different[:3] or len(cube.names),
+        )
+
+
+def _passes(artifacts: Sequence[Artifact]) -> list[list[Artifact]]:
+    """Return the artifacts in groups that one pass can forecast: of one backbone, or each alone but of equal shape."""
     groups: dict[str, list[Artifact]] = {}
     for artifact in artifacts:
-        ensemble = artifact.ensemble
-        shared = {
-            f"{index}/{name}": tensor.numpy()
-            for index, member in enumerate(ensemble.members)
-            for name, tensor in member.weights.items()
-        }
-        shared |= {"mean": ensemble.scaler.mean_F, "sd": ensemble.scaler.sd_F}
-        facts = [dataclasses.asdict(ensemble.calibration), [member.deltas is None for member in ensemble.members]]
-        groups.setdefault(arrays_sha256(shared) + canonical_json(facts), []).append(artifact)
-    return list(groups.values())
+        groups.setdefault(_backbone_id(artifact), []).append(artifact)
+    passes = [group for group in groups.values() if len(group) > 1]
+    alone: dict[str, list[Artifact]] = {}
+    for group in groups.values():
+        if len(group) == 1:
+            members = group[0].ensemble.members
+            shape = canonical_json([dataclasses.asdict(member.config) for member in members])
+            stacks = all(member.deltas is None for member in members)
+            alone.setdefault(shape if stacks else group[0].symbol, []).append(group[0])
+    return [*passes, *alone.values()]
+
+
+def _backbone_id(artifact: Artifact) -> str:
+    ensemble = artifact.ensemble
+    shared = {
+        f"{index}/{name}": tensor.numpy()
+        for index, member in enumerate(ensemble.members)
+        for name, tensor in member.weights.items()
+    }
+    shared |= {"mean": ensemble.scaler.mean_F, "sd": ensemble.scaler.sd_F, "label_scale": ensemble.label_scale_H}
+    facts = [
+        [dataclasses.asdict(member.config), member.score_sd, member.deltas is not None] for member in ensemble.members
+    ]
+    return arrays_sha256(shared) + canonical_json([dataclasses.asdict(ensemble.calibration), facts])
+
+
+def _shares_backbone(group: Sequence[Artifact]) -> bool:
+    return _backbone_id(group[0]) == _backbone_id(group[1])
 
 
 def _stacked_members(artifacts: Sequence[Artifact]) -> tuple[Member, ...]:
@@ -247,24 +280,28 @@ def _deltas(tensors: dict[str, Tensor]) -> Deltas | None:
     return Deltas.from_tensors(tensors) if tensors else None
 
 
+def _config(record: dict[str, Any]) -> StockformerConfig:
+    return StockformerConfig(**{**record, "path_sessions": tuple(record["path_sessions"])})
+
+
 def _check_tensors(
-    path: Path, tensors: dict[str, Tensor], config: StockformerConfig, num_members: int, num_features: int
+    path: Path, tensors: dict[str, Tensor], configs: Sequence[StockformerConfig], num_features: int
 ) -> None:
-    if num_features != config.num_features:
+    first = configs[0]
+    if any(config.num_features != num_features for config in configs):
         raise BadDataError(
-            "a model's feature list is wrong", where=path, expected=config.num_features, found=num_features
+            "a model's feature list is wrong", where=path, expected=first.num_features, found=num_features
         )
     expected: dict[str, tuple[int, ...]] = {
         "scaler/mean": (num_features,),
         "scaler/sd": (num_features,),
-        "label_scale": (config.num_horizons,),
+        "label_scale": (first.num_horizons,),
     }
-    weights = {name: tuple(tensor.shape) for name, tensor in Stockformer(config).state_dict().items()}
-    deltas = {name: tuple(tensor.shape) for name, tensor in Deltas.zeros(1, config).tensors().items()}
-    for index in range(num_members):
-        expected |= {f"member{index}/weights/{name}": shape for name, shape in weights.items()}
+    for index, config in enumerate(configs):
+        expected |= {f"member{index}/weights/{name}": shape for name, shape in weight_shapes(config).items()}
         if any(name.startswith(f"member{index}/deltas/") for name in tensors):
-            expected |= {f"member{index}/deltas/{name}": shape for name, shape in deltas.items()}
+            deltas = Deltas.zeros(1, config).tensors()
+            expected |= {f"member{index}/deltas/{name}": tuple(tensor.shape) for name, tensor in deltas.items()}
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected:
             raise BadDataError("a model has a missing or unknown tensor", where=path, found=name)

@@ -6,20 +6,25 @@
                arXiv 2108.12409), so a session is encoded once and shared by all later ones. L layers of band B see
                R = L (B - 1) + 1 sessions, and the output at t is exactly that of the layers run on those R sessions.
 
-Axes: S symbols, T input sessions, O output sessions (the last O of T), F features, D width, H horizons.
+One module may hold M equal networks: every parameter has a leading model axis and S = M x N sequences are flat and
+model-major (`model.fleet`). Pooled training has M = 1 and one sequence per symbol.
+
+Axes: S sequences (symbols), T input sessions, O output sessions (the last O of T), F features, D width, H horizons.
 A session on which a symbol is absent is masked as an attention key and its output means nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from vnfleet.model.fleet import StackedLinear, StackedNorm, fill_as_if_alone
 
 BLOCK_SESSIONS = 32
 MASKED = -1e9
@@ -43,8 +48,10 @@ class StockformerConfig:
     attention : "streaming" (default) or "window".
     window_sessions : sessions seen in window mode.
     band_sessions : sessions each streaming layer attends to, itself included.
-    num_horizons : the return path covers 1 .. num_horizons sessions.
+    horizon_sessions : the judged horizon, the longest of the return path.
+    path_sessions : the horizons of the return path, ascending up to `horizon_sessions`; empty means each of them.
     head : "linear" reads the context directly; "mlp" is the plan's D-2D-D-H head with LayerNorm.
+    score : "own" has a head of its own; "return" is the return head's longest horizon (models of one symbol).
     """
 
     num_features: int = 50
@@ -56,12 +63,14 @@ class StockformerConfig:
     num_layers: int = 2
     d_ff: int = 256
     dropout: float = 0.2
-    num_horizons: int = 5
+    horizon_sessions: int = 5
+    path_sessions: tuple[int, ...] = ()
     head: Literal["linear", "mlp"] = "linear"
+    score: Literal["own", "return"] = "own"
 
     def __post_init__(self) -> None:
         """Refuse shapes that cannot be built."""
-        for name in ("num_features", "d_model", "num_heads", "num_layers", "d_ff", "num_horizons"):
+        for name in ("num_features", "d_model", "num_heads", "num_layers", "d_ff", "horizon_sessions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
         if self.d_model % self.num_heads:
@@ -70,6 +79,22 @@ class StockformerConfig:
             raise ValueError("band_sessions and window_sessions must be at least 2")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must lie in [0, 1), found {self.dropout}")
+        path = self.path_sessions
+        if path and (path[-1] != self.horizon_sessions or path[0] < 1 or list(path) != sorted(set(path))):
+            raise ValueError(
+                f"path_sessions must rise from 1 or more to horizon_sessions ({self.horizon_sessions}), "
+                f"found {list(path)}"
+            )
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """The horizons of the return path in sessions, ascending; the last one is judged."""
+        return self.path_sessions or tuple(range(1, self.horizon_sessions + 1))
+
+    @property
+    def num_horizons(self) -> int:
+        """How many returns the path has."""
+        return len(self.horizons)
 
     @property
     def receptive_field_sessions(self) -> int:
@@ -153,34 +178,19 @@ class Forecast:
     volatility_SOH: Tensor
 
 
-class _Norm(nn.Module):
-    """LayerNorm whose gain may carry a per-symbol delta."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x_STD: Tensor, gain_SD: Tensor | None) -> Tensor:
-        width = (x_STD.shape[-1],)
-        if gain_SD is None:
-            return functional.layer_norm(x_STD, width, self.weight, self.bias)
-        return functional.layer_norm(x_STD, width) * (self.weight + gain_SD).unsqueeze(1) + self.bias
-
-
 class _Layer(nn.Module):
     """One pre-norm transformer layer; `attend` decides which keys a query sees."""
 
-    def __init__(self, config: StockformerConfig) -> None:
+    def __init__(self, config: StockformerConfig, models: int) -> None:
         super().__init__()
         width = config.d_model
-        self.norm1 = _Norm(width)
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
-        self.norm2 = _Norm(width)
-        self.expand = nn.Linear(width, config.d_ff)
-        self.contract = nn.Linear(config.d_ff, width)
+        self.norm1 = StackedNorm(models, width)
+        self.query = StackedLinear(models, width, width)
+        self.key_value = StackedLinear(models, width, 2 * width)
+        self.out = StackedLinear(models, width, width)
+        self.norm2 = StackedNorm(models, width)
+        self.expand = StackedLinear(models, width, config.d_ff)
+        self.contract = StackedLinear(models, config.d_ff, width)
 
     def forward(
         self,
@@ -200,27 +210,49 @@ class _Layer(nn.Module):
 
 
 class Stockformer(nn.Module):
-    """The network; `forward` serves both attention forms and both pooled and adapted models."""
+    """M networks of one shape; `forward` serves both attention forms and pooled, adapted and separate models."""
 
-    def __init__(self, config: StockformerConfig) -> None:
+    def __init__(self, config: StockformerConfig, num_models: int = 1) -> None:
         super().__init__()
         self.config = config
-        width, horizons = config.d_model, config.num_horizons
-        self.embed = nn.Linear(config.num_features, width)
-        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_layers))
-        self.norm = _Norm(width)
-        self.score = nn.Linear(width, 1, bias=False)
+        width, horizons, models = config.d_model, config.num_horizons, num_models
+        self.embed = StackedLinear(models, config.num_features, width)
+        self.layers = nn.ModuleList(_Layer(config, models) for _ in range(config.num_layers))
+        self.norm = StackedNorm(models, width)
+        self.score = StackedLinear(models, width, 1, bias=False) if config.score == "own" else None
         self.path_body: nn.Module = nn.Identity()
         self.volatility_body: nn.Module = nn.Identity()
         volatility_width = width
         if config.head == "mlp":
             volatility_width = width // 2
             self.path_body = nn.Sequential(
-                nn.Linear(width, 2 * width), nn.LayerNorm(2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.GELU()
+                StackedLinear(models, width, 2 * width),
+                StackedNorm(models, 2 * width),
+                nn.GELU(),
+                StackedLinear(models, 2 * width, width),
+                nn.GELU(),
             )
-            self.volatility_body = nn.Sequential(nn.Linear(width, volatility_width), nn.GELU())
-        self.path = nn.Linear(width, horizons)
-        self.volatility = nn.Linear(volatility_width, horizons)
+            self.volatility_body = nn.Sequential(StackedLinear(models, width, volatility_width), nn.GELU())
+        self.path = StackedLinear(models, width, horizons)
+        self.volatility = StackedLinear(models, volatility_width, horizons)
+
+    @property
+    def num_models(self) -> int:
+        """How many networks this module holds."""
+        return len(self.embed.weight)
+
+    def weights_of(self, model: int) -> dict[str, Tensor]:
+        """Return copies of one network's parameters by name, without the model axis."""
+        return {name: parameter.detach()[model].clone() for name, parameter in self.named_parameters()}
+
+    def load_weights(self, weights: Sequence[dict[str, Tensor]]) -> None:
+        """Set the parameters of every network from what `weights_of` or `initial_weights` returned."""
+        if len(weights) != self.num_models:
+            raise ValueError(f"expected the weights of {self.num_models} models, found {len(weights)}")
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                for model, own in enumerate(weights):
+                    parameter[model].copy_(own[name])
 
     def forward(
         self,
@@ -245,15 +277,16 @@ class Stockformer(nn.Module):
             context_SOD = self._windows(x_STF, present_ST, num_outputs, deltas, dropout)
         final_gain = None if deltas is None else deltas.norm_gain_SND[:, -1]
         with torch.autocast(x_STF.device.type, enabled=False):
-            return self._heads(self.norm(context_SOD.float(), final_gain), deltas)
+            return self._heads(self.norm(context_SOD.to(self.embed.weight.dtype), final_gain), deltas)
 
     def _heads(self, context_SOD: Tensor, deltas: Deltas | None) -> Forecast:
         path_input = self.path_body(context_SOD)
-        score_SO = self.score(context_SOD).squeeze(-1)
         path_SOH = self.path(path_input)
         if deltas is not None:
-            score_SO = score_SO + torch.einsum("sod,sd->so", context_SOD, deltas.score_weight_SD)
             path_SOH = path_SOH + torch.einsum("sod,shd->soh", path_input, deltas.path_weight_SHD)
+        score_SO = path_SOH[..., -1] if self.score is None else self.score(context_SOD).squeeze(-1)
+        if deltas is not None:
+            score_SO = score_SO + torch.einsum("sod,sd->so", context_SOD, deltas.score_weight_SD)
         volatility_SOH = functional.softplus(self.volatility(self.volatility_body(context_SOD))) + _MIN_VOLATILITY
         return Forecast(score_SO, path_SOH, volatility_SOH)
 
@@ -303,6 +336,19 @@ class Stockformer(nn.Module):
         return h_NWD.reshape(num_symbols, num_outputs, config.d_model)
 
 
+def initial_weights(config: StockformerConfig, seed: int) -> dict[str, Tensor]:
+    """Return the parameters a network with that seed starts from, by name, float32, without the model axis."""
+    network = Stockformer(config)
+    fill_as_if_alone(network, torch.Generator().manual_seed(seed))
+    return network.weights_of(0)
+
+
+def weight_shapes(config: StockformerConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every parameter of one network by name."""
+    with torch.device("meta"):
+        return {name: tuple(parameter.shape[1:]) for name, parameter in Stockformer(config).named_parameters()}
+
+
 def _split_heads(x_NTD: Tensor, num_heads: int) -> Tensor:
     return x_NTD.view(*x_NTD.shape[:-1], num_heads, -1).transpose(1, 2)
 
@@ -321,22 +367,36 @@ def _num_blocks(num_queries: int) -> int:
     return -(-num_queries // BLOCK_SESSIONS)
 
 
+def _blocks_back(config: StockformerConfig) -> int:
+    """Return how many blocks of keys lie before the one of the queries, at most."""
+    return -(-(config.band_sessions - 1) // BLOCK_SESSIONS)
+
+
+def _key_blocks(x_SKX: Tensor, blocks: int, back: int) -> Tensor:
+    """Return for each block of queries the keys its bands can reach, whole blocks: [S, blocks, (back + 1) BLOCK, X].
+
+    Blocks are cut and joined instead of unfolded: the backward pass of an overlapping view is slow.
+    """
+    padding = (blocks + back) * BLOCK_SESSIONS - x_SKX.shape[1]
+    padded = functional.pad(x_SKX, (0, 0, 0, padding))
+    cut = padded.view(x_SKX.shape[0], blocks + back, BLOCK_SESSIONS, x_SKX.shape[2])
+    return torch.cat([cut[:, first : first + blocks] for first in range(back + 1)], dim=2)
+
+
 def band_bias(present_ST: Tensor, num_queries: int, config: StockformerConfig) -> Tensor:
-    """Return the additive attention bias per block, shape [S, blocks, heads, BLOCK, BLOCK + band - 1].
+    """Return the additive attention bias per block, shape [S, blocks, heads, BLOCK, keys of a block].
 
     Inside the band a key costs slope x distance (slopes 2^(-8 i / heads)); outside, and where absent, it is masked.
     """
-    band, blocks = config.band_sessions, _num_blocks(num_queries)
-    span = BLOCK_SESSIONS + band - 1
-    row = torch.arange(BLOCK_SESSIONS, device=present_ST.device).unsqueeze(1)
-    column = torch.arange(span, device=present_ST.device).unsqueeze(0)
+    band, blocks, back, device = config.band_sessions, _num_blocks(num_queries), _blocks_back(config), present_ST.device
+    row = torch.arange(BLOCK_SESSIONS, device=device).unsqueeze(1)
+    column = torch.arange((back + 1) * BLOCK_SESSIONS, device=device).unsqueeze(0)
     distance = row + band - 1 - column
-    slopes = 2.0 ** (-8.0 * torch.arange(1, config.num_heads + 1, device=present_ST.device) / config.num_heads)
+    slopes = 2.0 ** (-8.0 * torch.arange(1, config.num_heads + 1, device=device) / config.num_heads)
     bias_HQK = -slopes[:, None, None] * distance
     bias_HQK = bias_HQK.masked_fill((distance < 0) | (distance >= band), MASKED)
-    padding = blocks * BLOCK_SESSIONS - num_queries
-    absent_SBK = ~functional.pad(present_ST, (0, padding)).unfold(1, span, BLOCK_SESSIONS)
-    absent = torch.zeros(absent_SBK.shape, device=present_ST.device).masked_fill_(absent_SBK, MASKED)
+    present_SBK = _key_blocks(present_ST.unsqueeze(-1), blocks, back).squeeze(-1)
+    absent = torch.zeros(present_SBK.shape, device=device).masked_fill_(~present_SBK, MASKED)
     return bias_HQK + absent[:, :, None, None, :]
 
 
@@ -345,22 +405,27 @@ def banded_attention(
 ) -> Tensor:
     """Attend each of Q queries to the `band_sessions` keys that end at its own session; K = Q + band - 1.
 
-    Queries go in blocks of 32 sessions against the keys their band can reach, so work grows linearly with sessions.
+    Queries go in blocks of 32 sessions against the blocks of keys their bands can reach, so work grows linearly with
+    sessions. On a GPU the library's fused kernel is used; on a CPU it is slower than plain products in bf16.
     """
-    band, heads = config.band_sessions, config.num_heads
-    num_queries, width = query_SQD.shape[1:]
-    blocks = _num_blocks(num_queries)
-    padding = blocks * BLOCK_SESSIONS - num_queries
-    span = BLOCK_SESSIONS + band - 1
-    query = functional.pad(query_SQD, (0, 0, 0, padding)).reshape(-1, blocks, BLOCK_SESSIONS, heads, width // heads)
-    query = query.transpose(2, 3)  # S B H Q d
-    key, value = (
-        functional.pad(tensor, (0, 0, 0, padding))
-        .unfold(1, span, BLOCK_SESSIONS)
-        .reshape(-1, blocks, heads, width // heads, span)
-        for tensor in (key_SKD, value_SKD)
-    )  # S B H d K
-    logits = torch.matmul(query * (query.shape[-1] ** -0.5), key)  # S B H Q K
-    weights = torch.softmax(logits + bias_SBHQK, dim=-1).to(value.dtype)
-    mixed = torch.matmul(weights, value.transpose(-1, -2))  # S B H Q d
+    heads, (num_queries, width) = config.num_heads, query_SQD.shape[1:]
+    blocks, back = _num_blocks(num_queries), _blocks_back(config)
+    query, key, value = (
+        part.view(part.shape[0], blocks, -1, heads, width // heads).transpose(2, 3)  # S B H Q|K d
+        for part in (
+            functional.pad(query_SQD, (0, 0, 0, blocks * BLOCK_SESSIONS - num_queries)),
+            _key_blocks(key_SKD, blocks, back),
+            _key_blocks(value_SKD, blocks, back),
+        )
+    )
+    if query.is_cuda:
+        mixed = functional.scaled_dot_product_attention(
+            query.flatten(0, 1),
+            key.flatten(0, 1),
+            value.flatten(0, 1),
+            attn_mask=bias_SBHQK.flatten(0, 1).to(query.dtype),
+        ).view(query.shape)
+    else:
+        logits = torch.matmul(query * (query.shape[-1] ** -0.5), key.transpose(-1, -2))  # S B H Q K
+        mixed = torch.matmul(torch.softmax(logits + bias_SBHQK, dim=-1).to(value.dtype), value)
     return mixed.transpose(2, 3).flatten(3).flatten(1, 2)[:, :num_queries]

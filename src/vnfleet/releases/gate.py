@@ -129,21 +129,25 @@ def _required(daily_ic: pl.DataFrame, model_id: str, name: str) -> Runner:
 
 
 def _choose_strategy(daily_ic: pl.DataFrame, candidates: Mapping[str, str]) -> tuple[Runner, tuple[Check, ...]]:
-    """Adapted models are the candidate only where they rank no worse than the pooled one on the same sessions."""
+    """Models per symbol are the candidate only where they rank no worse than the pooled one on the same sessions."""
     if not candidates or set(candidates) - set(LABELS):
         raise UsageError(
             "the gate needs a candidate of a known strategy", expected=sorted(LABELS), found=list(candidates)
         )
+    if len(set(candidates) - {"pooled"}) > 1:
+        raise UsageError(
+            "one strategy with models per symbol may race the pooled model, not several", found=sorted(candidates)
+        )
     runners = {name: _required(daily_ic, model_id, name) for name, model_id in candidates.items()}
     if len(runners) == 1:
         return next(iter(runners.values())), ()
-    adapted, pooled = runners["adapted"], runners["pooled"]
-    sessions = common_sessions(adapted, pooled)
-    mine, theirs = adapted.mean_over(sessions), pooled.mean_over(sessions)
-    chosen = adapted if sessions and mine >= theirs else pooled
-    relation = "no worse than" if chosen is adapted else "worse than"
+    own, pooled = next(runner for name, runner in runners.items() if name != "pooled"), runners["pooled"]
+    sessions = common_sessions(own, pooled)
+    mine, theirs = own.mean_over(sessions), pooled.mean_over(sessions)
+    chosen = own if sessions and mine >= theirs else pooled
+    relation = "no worse than" if chosen is own else "worse than"
     figures = f"{mine:.3f} against {theirs:.3f}"
-    words = f"{adapted.label} rank {relation} {pooled.label} ({figures}): the candidate is {chosen.label}"
+    words = f"{own.label} rank {relation} {pooled.label} ({figures}): the candidate is {chosen.label}"
     return chosen, (Check(name="strategy", passed=None, value=mine - theirs, limit=0.0, words=words),)
 
 

@@ -13,7 +13,11 @@ from vnfleet.core.errors import BadDataError
 from vnfleet.evaluation.skill import PairedDifference, paired_difference
 from vnfleet.releases.verdict import Check
 
-LABELS: Final = {"adapted": "the per-symbol adapted models", "pooled": "the shared pooled model"}
+LABELS: Final = {
+    "adapted": "the per-symbol adapted models",
+    "separate": "the separate models of each symbol",
+    "pooled": "the shared pooled model",
+}
 ALWAYS_FROM: Final = 0.95
 
 

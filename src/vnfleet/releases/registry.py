@@ -32,7 +32,7 @@ KIND: Final = "release"
 SERVING_NAME: Final = "serving.json"
 ARTIFACT_SUFFIX: Final = "_stockformer.pt"
 MEMBERS: Final = "members"
-STRATEGIES: Final = ("adapted", "pooled")
+STRATEGIES: Final = ("adapted", "separate", "pooled")
 _RELEASE_ID = re.compile(r"(?P<as_of>\d{4}-\d{2}-\d{2})-(?P<seq>\d{3,})-(?P<hash8>[0-9a-f]{8})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SERVING = TypeAdapter(dict[str, str])
@@ -45,7 +45,7 @@ class ReleaseContents:
     Parameters
     ----------
     artifacts : symbol -> its trained `{symbol}_stockformer.pt`.
-    serving : symbol -> "adapted", "pooled" or a baseline of `members`; the same symbols as `artifacts`.
+    serving : symbol -> a strategy or a baseline of `members`; the same symbols as `artifacts`.
     members : name -> folder copied to `members/<name>` (every baseline that serves, model sets kept in shadow).
     facts : what the release should remember: recipe_id, data_id, cycle_id, the gate decision.
     """

@@ -10,6 +10,7 @@ import logging
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -22,26 +23,74 @@ from vnfleet.core.sealed import sealing, verify
 
 CHECKPOINT_KIND = "checkpoint"
 _KEEP = 2
+_FACTS = ("step", "history", "best_epoch", "active")
 _log = logging.getLogger(__name__)
+
+
+class CheckpointSink(Protocol):
+    """Told of every new checkpoint, so that it can be carried away from a machine that may vanish."""
+
+    def saved(self, checkpoint: Path, /) -> None:
+        """Take note of `checkpoint`, a sealed folder ``<unit>/<stage>/ckpt-<step>``.
+
+        It may be gone after the second save that follows: read it now. What this raises stops the stage.
+        """
 
 
 @dataclass(slots=True)
 class StageState:
-    """Everything a stage needs to go on: tensors by name, steps done, metric per epoch, best epoch (1-based), done."""
+    """Everything a stage of M models needs to go on.
 
-    tensors: dict[str, Tensor]
+    tensors : by name, as saved. step : steps done. history : validation figures per model and epoch.
+    best_epoch : per model, 1-based, 0 before the first. active : models still in the stack, in its order.
+    """
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
     step: int = 0
-    history: list[float] = field(default_factory=list)
-    best_epoch: int = 0
-    done: bool = False
+    history: list[list[float]] = field(default_factory=list)
+    best_epoch: list[int] = field(default_factory=list)
+    active: list[int] = field(default_factory=list)
+
+    @property
+    def result_MP(self) -> Tensor:
+        """The fitted rows of the models that left the stack."""
+        return self.tensors["result"]
+
+
+@dataclass(slots=True, kw_only=True)
+class CheckpointRule:
+    """When a checkpoint is due: at the first of so many epochs, minutes, or share of the planned steps since the last.
+
+    It never changes what is trained, so the clock may decide.
+    """
+
+    epochs: int = 20
+    minutes: float = 20.0
+    frac: float = 0.05
+    _step: int = 0
+    _epoch: int = 0
+    _at_seconds: float = 0.0
+
+    def start(self, step: int, epoch: int, now_seconds: float) -> None:
+        """Count from here."""
+        self._step, self._epoch, self._at_seconds = step, epoch, now_seconds
+
+    def is_due(self, step: int, epoch: int, planned_steps: int, now_seconds: float) -> bool:
+        """Return whether to save now."""
+        return (
+            step - self._step >= max(1, round(self.frac * planned_steps))
+            or epoch - self._epoch >= self.epochs
+            or now_seconds - self._at_seconds >= 60.0 * self.minutes
+        )
 
 
 class StageCheckpoints:
-    """The checkpoints of one stage below one folder."""
+    """The checkpoints of one stage below one folder; `sink` is told of each after it is sealed."""
 
-    def __init__(self, folder: Path, stage_key: str) -> None:
+    def __init__(self, folder: Path, stage_key: str, sink: CheckpointSink | None = None) -> None:
         self._folder = folder
         self._stage_key = stage_key
+        self._sink = sink
 
     def latest(self) -> StageState | None:
         """Return the newest whole state, or None; damaged ones are named in the log and passed over."""
@@ -57,7 +106,7 @@ class StageCheckpoints:
             raise BadDataError("a checkpoint belongs to other work", where=path)
         facts = json.loads((path / "state.json").read_text(encoding="utf-8"))
         tensors = load_file(path / "tensors.safetensors")
-        return StageState(tensors, facts["step"], facts["history"], facts["best_epoch"], facts["done"])
+        return StageState(tensors, **{name: facts[name] for name in _FACTS})
 
     def save(self, state: StageState) -> None:
         """Write `state` as the newest checkpoint and drop all but the last two."""
@@ -67,12 +116,14 @@ class StageCheckpoints:
                 {name: tensor.detach().contiguous() for name, tensor in state.tensors.items()},
                 scratch / "tensors.safetensors",
             )
-            facts = {"step": state.step, "history": state.history, "best_epoch": state.best_epoch, "done": state.done}
+            facts = {name: getattr(state, name) for name in _FACTS}
             (scratch / "state.json").write_text(canonical_json(facts), encoding="utf-8")
         for old in self._paths()[_KEEP:]:
             shutil.rmtree(old, ignore_errors=True)
         for torn in self._folder.glob(f".*{TMP_MARK}*"):
             shutil.rmtree(torn, ignore_errors=True)
+        if self._sink is not None:
+            self._sink.saved(target)
 
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob("ckpt-*"), reverse=True)

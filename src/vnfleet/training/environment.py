@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -10,41 +13,69 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vnfleet.core.atomic import write_text
-from vnfleet.core.errors import BadDataError, UsageError
-from vnfleet.training.recipe import TrainingConfig
+from vnfleet.core.errors import BadDataError
+from vnfleet.training.machine.config import MachineConfig
+from vnfleet.training.machine.cores import performance_cores
+from vnfleet.training.machine.devices import DeviceChoice, choose_device
 
 ENVIRONMENT_NAME = "environment.json"
+_log = logging.getLogger(__name__)
 
 
 class NumericEnvironment(BaseModel):
-    """Library version, processor capability, threads and precision that decide the last bits of a result."""
+    """What decides the last bits of a result.
+
+    num_threads : CPU threads. precision : of matrix products. splits : parts each batch is cut into for memory.
+    group_size : models of one stack (`separate`). compiled : whether the network is compiled.
+    changes : in words, what had to be changed after step 1: from there on results agree within tolerance only.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    torch: str
+    torch_version: str
     cpu_capability: str
+    device: str
+    device_name: str
     num_threads: int
-    precision: Literal["float32", "bf16"]
+    precision: Literal["float32", "bf16", "fp16"]
+    tf32: bool = False
+    compiled: bool = False
+    group_size: int = 0
+    splits: int = 1
+    changes: tuple[str, ...] = ()
+
+    @property
+    def device_type(self) -> Literal["cpu", "cuda"]:
+        """The kind of device, as autocast wants it."""
+        return "cpu" if self.device == "cpu" else "cuda"
+
+    @property
+    def autocast_type(self) -> torch.dtype | None:
+        """The type of matrix products, None for float32."""
+        return {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
 
     def apply(self) -> None:
-        """Set the thread count of this process; deterministic kernels only."""
+        """Set the threads of this process, deterministic kernels, and TF32 where it was chosen."""
         torch.set_num_threads(self.num_threads)
-        torch.use_deterministic_algorithms(mode=True)
+        torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import the compiler first
+        # Nothing here reads memory it did not write; filling it first costs a seventh of a step.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        if self.device_type == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic products need
+            torch.backends.cuda.matmul.allow_tf32 = self.tf32
 
 
-def this_machine(config: TrainingConfig) -> NumericEnvironment:
-    """Return the environment a new unit gets here: all usable cores, bf16 only where the CPU multiplies tiles (AMX)."""
-    has_tiles = bool(torch.cpu._is_amx_tile_supported())  # noqa: SLF001 - torch has no public name for it
-    precision: Literal["float32", "bf16"] = "bf16" if has_tiles else "float32"
-    if config.precision == "float32":
-        precision = "float32"
-    elif config.precision == "bf16":
-        precision = "bf16"
+def this_machine(config: MachineConfig) -> NumericEnvironment:
+    """Return the environment a new unit gets here; raises `UsageError` when the device asked for cannot be used."""
+    choice = choose_device(config)
     return NumericEnvironment(
-        torch=torch.__version__,
+        torch_version=torch.__version__,
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
-        num_threads=config.num_threads or usable_cores(),
-        precision=precision,
+        device=choice.device,
+        device_name=choice.name,
+        num_threads=config.num_threads or len(performance_cores()),
+        precision=choice.precision,
+        tf32=choice.tf32,
     )
 
 
@@ -55,20 +86,53 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def frozen_environment(folder: Path, config: TrainingConfig) -> NumericEnvironment:
-    """Return the environment recorded in `folder`, or record this machine's there first.
+@dataclass(slots=True)
+class FrozenEnvironment:
+    """The environment recorded in a unit's folder."""
 
-    On another machine or library version the recorded threads and precision are kept and results agree within
-    tolerance only.
+    folder: Path
+    now: NumericEnvironment
+
+    def change(self, why: str, **fields: object) -> None:
+        """Record that some fields had to change, and why."""
+        _log.warning("%s: %s", self.folder.name, why)
+        self.now = self.now.model_copy(update={**fields, "changes": (*self.now.changes, why)})
+        write_text(self.folder / ENVIRONMENT_NAME, self.now.model_dump_json(indent=1))
+
+
+def frozen_environment(
+    folder: Path,
+    config: MachineConfig,
+    *,
+    extras: Callable[[NumericEnvironment], NumericEnvironment] = lambda environment: environment,
+    choose: Callable[[MachineConfig], DeviceChoice] = choose_device,
+) -> FrozenEnvironment:
+    """Return the environment recorded in `folder`, or record this machine's there first, completed by `extras`.
+
+    On another machine the recorded threads and precision are kept as far as it can; where the recorded device or
+    precision is not to be had, what is used instead is recorded, and results agree within tolerance only.
     """
     path = folder / ENVIRONMENT_NAME
-    if path.exists():
-        try:
-            return NumericEnvironment.model_validate_json(path.read_text(encoding="utf-8"))
-        except ValidationError as error:
-            raise BadDataError("a recorded environment is damaged", where=path, fix="delete its folder") from error
-    environment = this_machine(config)
-    if environment.num_threads < 1:
-        raise UsageError("num_threads must be positive", found=environment.num_threads)
-    write_text(path, environment.model_dump_json(indent=1))
-    return environment
+    if not path.exists():
+        environment = extras(this_machine(config))
+        write_text(path, environment.model_dump_json(indent=1))
+        return FrozenEnvironment(folder, environment)
+    try:
+        recorded = NumericEnvironment.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise BadDataError("a recorded environment is damaged", where=path, fix="delete its folder") from error
+    frozen = FrozenEnvironment(folder, recorded)
+    choice = choose(config)
+    moved = choice.on_cuda != (recorded.device_type == "cuda")
+    if moved or choice.name != recorded.device_name:
+        frozen.change(
+            f"went on on {choice.name} after {recorded.device_name}",
+            device=choice.device,
+            device_name=choice.name,
+            precision=choice.precision if moved else recorded.precision,
+            tf32=choice.tf32,
+            compiled=recorded.compiled and not moved,
+        )
+    elif choice.device != recorded.device:
+        frozen.now = recorded.model_copy(update={"device": choice.device})
+    return frozen

@@ -1,117 +1,111 @@
-"""The two kinds of unit: select (what the validation tail decides) and member (one trained network with its deltas)."""
+"""Units of shared models: select (what the validation tail decides) and member (a trained network with deltas)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vnfleet.core.errors import BadDataError
 from vnfleet.core.ids import arrays_sha256
 from vnfleet.model.ensemble import Calibration, run_network
 from vnfleet.model.logistic import fit_logistic
-from vnfleet.model.stockformer import Deltas, Stockformer
-from vnfleet.training.checkpoint import StageCheckpoints, StageState
-from vnfleet.training.dataset import Prepared, TrainingData, prepare
+from vnfleet.model.stockformer import Deltas, Stockformer, StockformerConfig, initial_weights
+from vnfleet.training.batches import Batch, PooledBatches
+from vnfleet.training.dataset import Prepared, prepare
 from vnfleet.training.dropout import DropoutBank
-from vnfleet.training.environment import NumericEnvironment
-from vnfleet.training.objectives import loss_of
-from vnfleet.training.plan import WorkUnit
-from vnfleet.training.recipe import Recipe
-from vnfleet.training.trainer import Batch, Progress, Stage, fit_stage
+from vnfleet.training.parameters import ParameterLayout
+from vnfleet.training.trainer import Stage, StepContext, fit_stage
 from vnfleet.training.unit_result import SELECTION_NAME, MemberFacts, Selection, write_member
+from vnfleet.training.unit_run import UnitRun
 
 _DELTA_SEED_SHIFT = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class UnitRun:
-    """One unit being worked on: what, on which rows, where its checkpoints go and who is told."""
-
-    unit: WorkUnit
-    recipe: Recipe
-    data: TrainingData
-    folder: Path
-    environment: NumericEnvironment
-    progress: Progress
-
-    @property
-    def context_sessions(self) -> int:
-        """Sessions before the first decision session that can have a loss."""
-        return self.recipe.model.context_sessions
-
-    @property
-    def universe_U(self) -> np.ndarray:
-        """Indices of the fold's primary symbols on the data's symbol axis, in universe order."""
-        place = {symbol: index for index, symbol in enumerate(self.data.symbols)}
-        return np.asarray([place[symbol] for symbol in self.unit.universe if symbol in place], dtype=np.int64)
-
-    @property
-    def primary_S(self) -> np.ndarray:
-        """The universe as marks on the data's symbol axis."""
-        marks_S = np.zeros(len(self.data.symbols), dtype=bool)
-        marks_S[self.universe_U] = True
-        return marks_S
-
-    @property
-    def min_labels(self) -> int:
-        """Labels a session needs to be judged; fewer than in training only when the whole universe is smaller."""
-        return min(self.recipe.training.min_labels_per_session, max(2, len(self.universe_U)))
-
-    def decision_sessions(self, start: int, stop: int) -> range:
-        """Return [start, stop) without the sessions that lack their context."""
-        return range(min(max(start, self.context_sessions), stop), stop)
-
-    def checkpoints(self, stage: str) -> StageCheckpoints:
-        """Return the checkpoints of one stage of this unit."""
-        return StageCheckpoints(self.folder / stage, f"{self.unit.unit_id}/{stage}")
-
-    def network_loss(
-        self, network: Stockformer, step: int, batch: Batch, bank: DropoutBank, deltas: Deltas | None
-    ) -> Tensor:
-        """Return the loss of one batch, with bf16 matrix products where the environment says so."""
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.environment.precision == "bf16"):
-            forecast = network(batch.x_STF, batch.present_ST, batch.labels.target_SO.shape[1], deltas, bank.at(step))
-        return loss_of(forecast, batch.labels, self.recipe.training)
-
-
 def fit_backbone(
     run: UnitRun, prepared: Prepared, sessions: range, seed: int, epochs: int, valid: range | None
-) -> tuple[Stockformer, StageState]:
-    """Fit the pooled network on `sessions`; with `valid`, stop early on the universe's rank IC there."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = Stockformer(run.recipe.model)
-    bank = DropoutBank(seed, run.recipe.model.dropout)
+) -> tuple[Stockformer, list[float], int]:
+    """Fit the pooled network on `sessions`; with `valid`, stop early on the universe's rank IC there.
 
-    def judge() -> float:
+    Returns the fitted network on the CPU, its validation figures per epoch, and the best epoch.
+    """
+    _refuse_small_cross_section(run, prepared, sessions)
+    stage = backbone_stage(run, prepared, sessions, seed, epochs, valid)
+    state = fit_stage(stage, run.workshop("backbone", run.objective))
+    fitted = Stockformer(run.config).eval()
+    stage.layout.bind(fitted, state.result_MP.cpu().clone())
+    return fitted, state.history[0], state.best_epoch[0]
+
+
+def backbone_stage(
+    run: UnitRun, prepared: Prepared, sessions: range, seed: int, epochs: int, valid: range | None
+) -> Stage:
+    """Return the stage that fits the pooled network."""
+    config, training = run.config, run.recipe.training
+    network, probe = Stockformer(config).to(run.device), Stockformer(config).to(run.device)
+    layout = ParameterLayout.of_module(network)
+    bank, forward = DropoutBank(config.dropout, run.device), run.forecaster(network)
+    own = run.universe_U
+
+    def judge(rows_KP: Tensor, models: Sequence[int]) -> list[float]:
         assert valid is not None
-        own = run.universe_U
-        score_UO = run_network(network, prepared.scaled_STF[own], prepared.present_ST[own], valid, None).score_SO
-        network.train()
-        return mean_rank_ic(score_UO, prepared, valid, own, run.min_labels)
+        assert len(models) == 1
+        layout.bind(probe, rows_KP)
+        score_UO = run_network(probe, prepared.scaled_STF[own], prepared.present_ST[own], valid, None).score_SO
+        return [mean_rank_ic(score_UO, prepared, valid, own, run.min_labels)]
 
-    stage = Stage(
+    return Stage(
         name="backbone",
-        parameters=dict(network.named_parameters()),
-        loss=lambda batch, step: run.network_loss(network, step, batch, bank, None),
-        sessions=sessions,
-        symbols=None,
-        primary_S=run.primary_S,
-        seed=seed,
-        epochs=epochs,
-        schedule_epochs=run.recipe.training.max_epochs,
-        learning_rate=run.recipe.training.learning_rate,
+        models=("backbone",),
+        layout=layout,
+        initial_MP=layout.rows([initial_weights(config, seed)]),
+        bind=lambda value_MP, grad_MP: layout.bind(network, value_MP, grad_MP),
+        batches=PooledBatches(
+            data=prepared.on(run.device),
+            labelled_ST=prepared.labelled_ST,
+            sessions=sessions,
+            chunk_sessions=training.chunk_sessions,
+            accumulation=training.accumulation,
+            context_sessions=config.context_sessions,
+            primary_S=run.primary_S,
+            seed=seed,
+        ),
+        loss=lambda batch, at: run.loss(forward, batch, at, bank.at(at.step, (seed,), at.part)),
+        epochs=(epochs,),
+        schedule_epochs=training.max_epochs,
+        learning_rate=training.learning_rate,
         judge=judge if valid is not None else None,
     )
-    network.train()
-    state = fit_stage(
-        stage, prepared, run.context_sessions, run.recipe.training, run.checkpoints("backbone"), run.progress
-    )
-    network.eval()
-    return network, state
+
+
+def _refuse_small_cross_section(run: UnitRun, prepared: Prepared, sessions: range) -> None:
+    """A rank loss that no session can have would train nothing, silently."""
+    most = int(prepared.labelled_ST[:, sessions.start : sessions.stop].sum(0).max(initial=0))
+    needed = run.objective.min_labels_per_session
+    if run.objective.is_cross_sectional and most < needed:
+        raise BadDataError(
+            "a cross-sectional loss on so few symbols is noise",
+            expected=f"a session with at least {needed} labelled symbols ([objective] min_labels_per_session)",
+            found=f"at most {most}",
+            where=f"fold {run.unit.fold_id}",
+            fix='collect more symbols, or set strategy = "separate" in [training]: its loss needs no cross-section',
+        )
+
+
+class _DeltaModule(nn.Module):
+    """The deltas as a module of one model, so that they are trained like any other parameters."""
+
+    def __init__(self, num_symbols: int, config: StockformerConfig) -> None:
+        super().__init__()
+        for name, tensor in Deltas.zeros(num_symbols, config).tensors().items():
+            self.register_parameter(name, nn.Parameter(tensor.unsqueeze(0)))
+
+    def deltas(self) -> Deltas:
+        """Return the deltas, less their mean over symbols."""
+        return Deltas.from_tensors({name: parameter[0] for name, parameter in self.named_parameters()}).centred()
 
 
 def fit_deltas(
@@ -121,53 +115,69 @@ def fit_deltas(
 
     They sum to zero over the universe, so that they cannot retrain what all symbols share.
     """
-    training = run.recipe.training
-    universe_U = run.universe_U
-    place_S = torch.full((len(run.data.symbols),), -1, dtype=torch.int64)
-    place_S[torch.from_numpy(universe_U)] = torch.arange(len(universe_U))
-    deltas = Deltas.zeros(len(universe_U), run.recipe.model)
-    parameters = deltas.tensors()
-    for tensor in parameters.values():
-        tensor.requires_grad_()
-    for parameter in network.parameters():
-        parameter.requires_grad_(False)
-    bank = DropoutBank(seed + _DELTA_SEED_SHIFT, run.recipe.model.dropout)
+    training, config, universe_U = run.recipe.training, run.config, run.universe_U
+    place_S = torch.full((len(run.data.symbols),), -1, dtype=torch.int64, device=run.device)
+    place_S[torch.from_numpy(universe_U).to(run.device)] = torch.arange(len(universe_U), device=run.device)
+    module = _DeltaModule(len(universe_U), config).to(run.device)
+    layout = ParameterLayout.of_module(module)
+    frozen = Stockformer(config).to(run.device)
+    frozen.load_weights([network.weights_of(0)])
+    frozen.requires_grad_(requires_grad=False)
+    shifted = seed + _DELTA_SEED_SHIFT
+    bank, forward = DropoutBank(config.dropout, run.device), run.forecaster(frozen)
 
-    def loss(batch: Batch, step: int) -> Tensor:
-        own = deltas.centred().select(place_S[batch.symbol_S])
-        return run.network_loss(network, step, batch, bank, own) + penalty * own.squared_norm_S().mean()
+    def loss(batch: Batch, at: StepContext) -> Tensor:
+        own = module.deltas().select(place_S[batch.symbol_S])
+        dropout = bank.at(at.step, (shifted,), at.part)
+        fitted_1 = run.loss(forward, batch, at, dropout, own)
+        return fitted_1 + penalty * own.squared_norm_S().mean() * _share_of_step(batch, at)
 
     stage = Stage(
         name=f"deltas-{penalty:g}",
-        parameters=parameters,
+        models=("deltas",),
+        layout=layout,
+        initial_MP=torch.zeros(1, layout.width),
+        bind=lambda value_MP, grad_MP: layout.bind(module, value_MP, grad_MP),
+        batches=PooledBatches(
+            data=prepared.on(run.device),
+            labelled_ST=prepared.labelled_ST,
+            sessions=sessions,
+            chunk_sessions=training.chunk_sessions,
+            accumulation=training.accumulation,
+            context_sessions=config.context_sessions,
+            primary_S=run.primary_S,
+            seed=shifted,
+            symbols=universe_U,
+        ),
         loss=loss,
-        sessions=sessions,
-        symbols=universe_U,
-        primary_S=run.primary_S,
-        seed=seed + _DELTA_SEED_SHIFT,
-        epochs=training.delta_epochs,
+        epochs=(training.delta_epochs,),
         schedule_epochs=training.delta_epochs,
         learning_rate=training.delta_learning_rate,
-        judge=None,
     )
-    fit_stage(stage, prepared, run.context_sessions, training, run.checkpoints(stage.name), run.progress)
-    return Deltas.from_tensors({name: tensor.detach() for name, tensor in deltas.centred().tensors().items()})
+    state = fit_stage(stage, run.workshop(stage.name, run.objective))
+    layout.bind(module, state.result_MP.to(run.device).clone())
+    return Deltas.from_tensors({name: tensor.detach().cpu() for name, tensor in module.deltas().tensors().items()})
+
+
+def _share_of_step(batch: Batch, at: StepContext) -> Tensor:
+    """Return this part's share of the step's labels, so that a penalty counts once however a step is cut."""
+    return batch.labels.labelled_SO.sum() / at.labels.clamp_min(1)
 
 
 def run_select(run: UnitRun, scratch: Path) -> dict[str, str]:
     """Fit on train only, let the validation tail choose epochs, lambda and calibration; write the selection."""
     unit, training = run.unit, run.recipe.training
-    prepared = prepare(run.data, range(*unit.train), unit.refit[1], run.context_sessions)
+    prepared = prepare(run.data, range(*unit.train), unit.refit[1], run.config.context_sessions, run.recipe.objective)
     valid = run.decision_sessions(*unit.valid)
     sessions = run.decision_sessions(*unit.train)
-    network, state = fit_backbone(run, prepared, sessions, unit.seed, training.max_epochs, valid)
+    network, history, best_epoch = fit_backbone(run, prepared, sessions, unit.seed, training.max_epochs, valid)
     universe_U = run.universe_U
     pooled_UO = run_network(
         network, prepared.scaled_STF[universe_U], prepared.present_ST[universe_U], valid, None
     ).score_SO
     by_penalty = {"infinity": mean_rank_ic(pooled_UO, prepared, valid, universe_U, run.min_labels)}
     best_penalty, adapted_UO = None, pooled_UO
-    for penalty in training.delta_penalties:
+    for penalty in training.delta_penalties if training.strategy == "adapted" else ():
         deltas = fit_deltas(run, prepared, network, sessions, unit.seed, penalty)
         score_UO = run_network(
             network, prepared.scaled_STF[universe_U], prepared.present_ST[universe_U], valid, deltas
@@ -179,9 +189,9 @@ def run_select(run: UnitRun, scratch: Path) -> dict[str, str]:
     pooled_calibration, _ = _calibrate(pooled_UO, prepared, valid, universe_U)
     adapted_calibration, accuracy_U = _calibrate(adapted_UO, prepared, valid, universe_U)
     selection = Selection(
-        epochs=state.best_epoch,
+        epochs=best_epoch,
         penalty=best_penalty,
-        valid_rank_ic_by_epoch=tuple(state.history),
+        valid_rank_ic_by_epoch=tuple(history),
         valid_rank_ic_by_penalty=by_penalty,
         valid_rank_ic=max(by_penalty.values()),
         calibration_pooled=pooled_calibration,
@@ -195,9 +205,9 @@ def run_select(run: UnitRun, scratch: Path) -> dict[str, str]:
 def run_member(run: UnitRun, selection: Selection, scratch: Path) -> dict[str, str]:
     """Refit on train + validation for the selected epochs, with deltas if a finite lambda won; write the member."""
     unit = run.unit
-    prepared = prepare(run.data, range(*unit.refit), unit.refit[1], run.context_sessions)
+    prepared = prepare(run.data, range(*unit.refit), unit.refit[1], run.config.context_sessions, run.recipe.objective)
     sessions = run.decision_sessions(*unit.refit)
-    network, _ = fit_backbone(run, prepared, sessions, unit.seed, selection.epochs, None)
+    network, _, _ = fit_backbone(run, prepared, sessions, unit.seed, selection.epochs, None)
     deltas = None
     if selection.penalty is not None:
         deltas = fit_deltas(run, prepared, network, sessions, unit.seed, selection.penalty)
@@ -212,11 +222,11 @@ def run_member(run: UnitRun, selection: Selection, scratch: Path) -> dict[str, s
         )
         for member in (None, deltas)
     )
-    arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    arrays = {name: tensor.numpy() for name, tensor in network.weights_of(0).items()}
     if deltas is not None:
         arrays |= {f"deltas/{name}": tensor.numpy() for name, tensor in deltas.tensors().items()}
     facts = MemberFacts(score_sd_pooled=pooled_sd, score_sd_adapted=adapted_sd, weights_sha256=arrays_sha256(arrays))
-    write_member(scratch, network, deltas, prepared.scaler, prepared.label_scale_H, facts)
+    write_member(scratch, network.weights_of(0), deltas, prepared.scaling[0], facts)
     return {"weights_sha256": facts.weights_sha256}
 
 

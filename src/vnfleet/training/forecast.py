@@ -1,63 +1,102 @@
-"""Walk-forward forecasts: the finished ensemble of a fold, run over its judged sessions."""
+"""Walk-forward forecasts: the finished models of a fold, run over its judged sessions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from vnfleet.evaluation.splits import Fold
-from vnfleet.model.ensemble import Calibration, Ensemble, eligible_sessions, forecast_ensemble, prediction_rows
+from vnfleet.model.ensemble import Calibration, Ensemble, eligible_sessions, forecast_ensembles, prediction_rows
 from vnfleet.training.dataset import TrainingData
-from vnfleet.training.plan import fold_units
-from vnfleet.training.recipe import Recipe
-from vnfleet.training.unit_result import Selection, read_ensemble, read_selection
-
-Strategy = Literal["pooled", "adapted"]
+from vnfleet.training.plan import fold_units, units_of
+from vnfleet.training.recipe import Recipe, Strategy
+from vnfleet.training.unit_result import Selection, read_ensemble, read_selection, read_separate
 
 
-def fold_ensemble(
-    recipe: Recipe, fold: Fold, data: TrainingData, units_root: Path, strategy: Strategy
-) -> tuple[Ensemble, Selection]:
-    """Return the finished ensemble of a fold and what its validation tail decided."""
-    select, *members = fold_units(recipe, data, fold)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldModels:
+    """The finished models of a fold under one strategy.
+
+    ensembles : one that serves all `symbols`, its deltas in their order, or one for each of them.
+    valid_accuracy : by symbol, on the validation tail.
+    selection : what the tail decided for the shared backbone.
+    """
+
+    symbols: tuple[str, ...]
+    ensembles: tuple[Ensemble, ...]
+    valid_accuracy: dict[str, float]
+    selection: Selection
+
+
+def fold_models(recipe: Recipe, fold: Fold, data: TrainingData, units_root: Path, strategy: Strategy) -> FoldModels:
+    """Return the finished models of a fold: `pooled` covers every symbol of the data, the others its universe.
+
+    Raises `BadDataError` when a unit is not finished or not whole.
+    """
+    select, *others = fold_units(recipe, data, fold)
     selection = read_selection(units_root, select.unit_id)
+    known = tuple(symbol for symbol in fold.universe if symbol in set(data.symbols))
+    if strategy == "separate":
+        units = units_of(recipe, data, fold, "separate")
+        models = read_separate(
+            units_root, [(unit.unit_id, recipe.separate_config(unit.seed)) for unit in units], data.feature_names
+        )
+        return FoldModels(
+            symbols=known,
+            ensembles=tuple(models[symbol].ensemble for symbol in known),
+            valid_accuracy={symbol: models[symbol].valid_accuracy for symbol in known},
+            selection=selection,
+        )
     adapted = strategy == "adapted"
-    calibration = Calibration(*(selection.calibration_adapted if adapted else selection.calibration_pooled))
     ensemble = read_ensemble(
         units_root,
-        tuple(member.unit_id for member in members),
-        recipe.model,
+        [(unit.unit_id, recipe.member_config(unit.seed)) for unit in others if unit.kind == "member"],
         data.feature_names,
-        calibration,
+        Calibration(*(selection.calibration_adapted if adapted else selection.calibration_pooled)),
         adapted=adapted,
     )
-    return ensemble, selection
+    return FoldModels(
+        symbols=known if adapted else data.symbols,
+        ensembles=(ensemble,),
+        valid_accuracy=selection.valid_accuracy_by_symbol,
+        selection=selection,
+    )
 
 
 def forecast_fold(
     recipe: Recipe, fold: Fold, data: TrainingData, units_root: Path, strategy: Strategy, sessions: range, model_id: str
 ) -> pl.DataFrame:
-    """Return the predictions of a fold's ensemble for `sessions` (indices on the market axis).
+    """Return the predictions of a fold's models for `sessions` (indices on the market axis).
 
-    `adapted` covers the fold's universe, `pooled` every symbol of the data; only features up to each session are read.
+    Only features up to each session are read.
     """
-    ensemble, _ = fold_ensemble(recipe, fold, data, units_root, strategy)
-    rows = np.arange(len(data.symbols))
-    if strategy == "adapted":
-        place = {symbol: index for index, symbol in enumerate(data.symbols)}
-        rows = np.asarray([place[symbol] for symbol in fold.universe if symbol in place], dtype=np.int64)
+    models = fold_models(recipe, fold, data, units_root, strategy)
+    place = {symbol: index for index, symbol in enumerate(data.symbols)}
+    rows = np.asarray([place[symbol] for symbol in models.symbols], dtype=np.int64)
     values_STF, present_ST = data.values_STF[rows], data.present_ST[rows]
-    forecast = forecast_ensemble(ensemble, values_STF, present_ST, sessions)
-    eligible_ST = eligible_sessions(present_ST, recipe.model.context_sessions)
+    forecast = forecast_ensembles(models.ensembles, values_STF, present_ST, sessions)
+    eligible_ST = eligible_sessions(present_ST, models.ensembles[0].context_sessions)
     return prediction_rows(
         forecast,
-        ensemble.calibration,
+        [ensemble.calibration for ensemble in models.ensembles],
         eligible_ST[:, sessions.start : sessions.stop],
-        [data.symbols[row] for row in rows],
+        models.symbols,
         data.sessions[sessions.start : sessions.stop],
+        recipe.model.horizon_sessions,
         model_id,
         fold.fold_id,
     )
+
+
+def symbols_with_models(models: FoldModels, symbols: Sequence[str]) -> dict[str, tuple[Ensemble, int]]:
+    """Return for each of `symbols` its ensemble and its row in that ensemble's deltas."""
+    shared = len(models.ensembles) == 1
+    return {
+        symbol: (models.ensembles[0 if shared else row], row)
+        for row, symbol in enumerate(models.symbols)
+        if symbol in set(symbols)
+    }

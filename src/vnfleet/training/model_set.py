@@ -11,11 +11,10 @@ import torch
 from vnfleet.core.errors import BadDataError
 from vnfleet.evaluation.splits import Fold
 from vnfleet.model.artifact import Artifact, artifact_name, write_artifact
-from vnfleet.model.ensemble import Member
 from vnfleet.training.dataset import TrainingData
-from vnfleet.training.forecast import Strategy, fold_ensemble
+from vnfleet.training.forecast import fold_models, symbols_with_models
 from vnfleet.training.plan import fold_units
-from vnfleet.training.recipe import Recipe
+from vnfleet.training.recipe import Recipe, Strategy
 
 
 def write_model_set(
@@ -36,8 +35,8 @@ def write_model_set(
         raise BadDataError(
             "symbols without a model were asked for", found=strangers, expected=f"of fold {fold.fold_id}"
         )
-    ensemble, selection = fold_ensemble(recipe, fold, data, units_root, strategy)
-    known = [symbol for symbol in fold.universe if symbol in set(data.symbols)]
+    models = fold_models(recipe, fold, data, units_root, strategy)
+    own = symbols_with_models(models, symbols)
     units = fold_units(recipe, data, fold)
     ids = {
         "recipe_id": recipe.recipe_id,
@@ -47,9 +46,11 @@ def write_model_set(
     }
     paths: list[Path] = []
     for symbol in symbols:
-        row = torch.tensor([known.index(symbol)])
+        ensemble, row = own[symbol]
         members = tuple(
-            Member(member.weights, None if member.deltas is None else member.deltas.select(row), member.score_sd)
+            member
+            if member.deltas is None
+            else dataclasses.replace(member, deltas=member.deltas.select(torch.tensor([row])))
             for member in ensemble.members
         )
         artifact = Artifact(
@@ -59,8 +60,8 @@ def write_model_set(
             reference_universe=data.symbols,
             ids=ids,
             validation={
-                "set_rank_ic": selection.valid_rank_ic,
-                "accuracy": selection.valid_accuracy_by_symbol[symbol],
+                "set_rank_ic": models.selection.valid_rank_ic,
+                "accuracy": models.valid_accuracy[symbol],
             },
         )
         path = folder / artifact_name(symbol)

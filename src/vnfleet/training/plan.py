@@ -1,7 +1,8 @@
 """The plan of work: which units to train, in which order, each with an identity that says whether it is already done.
 
 Per fold one `select` unit (epochs, lambda and calibration, from the validation tail) and one `member` unit per seed
-(a refit on train + validation for the selected epochs). Units of a finished fold keep their ids next week.
+(a refit on train + validation for the selected epochs); with strategy `separate` also one unit per seed and shard of
+symbols. Units of a finished fold keep their ids next week, and do not depend on how many seeds there are.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from vnfleet.evaluation.splits import Fold
 from vnfleet.training.dataset import TrainingData
 from vnfleet.training.recipe import Recipe
 
-UNIT_SCHEMA_VERSION = 1
+UNIT_SCHEMA_VERSION = 2
+SHARD_SYMBOLS = 26  # symbols of one `separate` unit: four units a seed for 102, to be shared by machines
+
+Kind = Literal["select", "member", "separate"]
 
 
 class WorkUnit(BaseModel):
@@ -25,7 +29,7 @@ class WorkUnit(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     schema_version: int = UNIT_SCHEMA_VERSION
-    kind: Literal["select", "member"]
+    kind: Kind
     fold_id: str
     seed: int
     train: tuple[int, int]
@@ -35,6 +39,13 @@ class WorkUnit(BaseModel):
     recipe_id: str
     data_id: str
     depends_on: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What the unit is, for people."""
+        doing = {"select": "choosing epochs", "member": f"member {self.seed}", "separate": f"separate {self.seed}"}
+        shard = f" ({self.universe[0]}..{self.universe[-1]})" if self.kind == "separate" and self.universe else ""
+        return f"fold {self.fold_id} {doing[self.kind]}{shard}"
 
     @property
     def unit_id(self) -> str:
@@ -51,10 +62,10 @@ def plan_units(recipe: Recipe, data: TrainingData, folds: Sequence[Fold]) -> tup
 
 
 def fold_units(recipe: Recipe, data: TrainingData, fold: Fold) -> tuple[WorkUnit, ...]:
-    """Return the units of one fold: `select` first, then one `member` per seed."""
+    """Return the units of one fold: `select` first, then one `member` per seed, then the shards of `separate`."""
     data_id = data.rows_id(fold.refit.stop)
 
-    def unit(kind: Literal["select", "member"], seed: int, depends_on: tuple[str, ...]) -> WorkUnit:
+    def unit(kind: Kind, seed: int, universe: tuple[str, ...], depends_on: tuple[str, ...] = ()) -> WorkUnit:
         return WorkUnit(
             kind=kind,
             fold_id=fold.fold_id,
@@ -62,11 +73,22 @@ def fold_units(recipe: Recipe, data: TrainingData, fold: Fold) -> tuple[WorkUnit
             train=(fold.train.start, fold.train.stop),
             valid=(fold.valid.start, fold.valid.stop),
             refit=(fold.refit.start, fold.refit.stop),
-            universe=fold.universe,
-            recipe_id=recipe.recipe_id,
+            universe=universe,
+            recipe_id=recipe.unit_recipe_id,
             data_id=data_id,
             depends_on=depends_on,
         )
 
-    select = unit("select", 0, ())
-    return (select, *(unit("member", seed, (select.unit_id,)) for seed in range(recipe.training.num_seeds)))
+    seeds = range(recipe.training.num_seeds)
+    select = unit("select", 0, fold.universe)
+    members = [unit("member", seed, fold.universe, (select.unit_id,)) for seed in seeds]
+    if recipe.training.strategy != "separate":
+        return (select, *members)
+    known = tuple(symbol for symbol in fold.universe if symbol in set(data.symbols))
+    shards = [known[start : start + SHARD_SYMBOLS] for start in range(0, len(known), SHARD_SYMBOLS)]
+    return (select, *members, *(unit("separate", seed, shard) for seed in seeds for shard in shards))
+
+
+def units_of(recipe: Recipe, data: TrainingData, fold: Fold, kind: Kind) -> tuple[WorkUnit, ...]:
+    """Return the units of one kind of a fold."""
+    return tuple(unit for unit in fold_units(recipe, data, fold) if unit.kind == kind)

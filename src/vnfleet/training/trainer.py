@@ -1,28 +1,36 @@
-"""The optimiser loop: one stage fits one set of parameters, resumes bit for bit, and stops on a non-finite loss.
+"""The optimiser loop: one stage fits a stack of models, resumes bit for bit, and stops on a non-finite loss.
 
-A batch is a run of decision sessions with all symbols of each session, after its context. Axes: S symbols,
-T sessions, O decision sessions of a batch, F features, H horizons.
+Every model of the stack has its own data, schedule, clipping, moments and early stopping, as if it were alone; finished
+ones leave the stack. Pooled training is a stack of one.
+Axes: M models of the stage, A of them still in the stack, P numbers of one model.
 """
 
 from __future__ import annotations
 
-import math
+import logging
+import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vnfleet.core.errors import BadDataError
-from vnfleet.training.checkpoint import StageCheckpoints, StageState
-from vnfleet.training.dataset import Prepared
-from vnfleet.training.objectives import Labels
-from vnfleet.training.recipe import MIN_CHUNK_SESSIONS, TrainingConfig
+from vnfleet.core.errors import BadDataError, ResourceError
+from vnfleet.training.batches import Batch, Batches
+from vnfleet.training.checkpoint import CheckpointRule, StageCheckpoints, StageState
+from vnfleet.training.machine.memory import MemoryWatch, hand_back_freed, is_out_of_memory
+from vnfleet.training.objectives import Counts, count_labels
+from vnfleet.training.optimiser import Ema, FlatAdamW, LossScale, clip_rows, learning_rate_at
+from vnfleet.training.parameters import ParameterLayout
+from vnfleet.training.recipe import ObjectiveConfig, TrainingConfig
 
-_CHECKPOINTS_PER_STAGE = 20
+_MAX_SPLITS = 64
+_STEPS_BETWEEN_SPLITS = 100
+_CHECK_EVERY = 16  # on a GPU, reading the health of a step back from the device stalls it
+_log = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
@@ -33,208 +41,325 @@ class Progress(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Scaled features with context, presence, and labels of the decision sessions; symbol_S indexes the data's axis."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepContext:
+    """What a loss is told of a step: models in the stack, step, part of it, the step's label counts and labels."""
 
-    symbol_S: Tensor
-    x_STF: Tensor
-    present_ST: Tensor
-    labels: Labels
-
-
-def epoch_chunks(sessions: range, chunk_sessions: int, seed: int, epoch: int) -> list[range]:
-    """Return the runs of decision sessions of one epoch: a random phase, a random order, every session at most once.
-
-    A function of (seed, epoch) alone, so that a resumed epoch sees what the interrupted one would have seen.
-    """
-    generator = np.random.default_rng([seed, epoch])
-    phase = int(generator.integers(chunk_sessions))
-    edges = [sessions.start, *range(sessions.start + phase + 1, sessions.stop, chunk_sessions), sessions.stop]
-    chunks = [range(a, b) for a, b in pairwise(edges) if b - a >= MIN_CHUNK_SESSIONS]
-    return [chunks[place] for place in generator.permutation(len(chunks))]
-
-
-def make_batch(
-    data: Prepared, chunk: range, context_sessions: int, symbols: np.ndarray | None, primary_S: np.ndarray
-) -> Batch | None:
-    """Return the batch of one run of sessions over the labelled symbols (of `symbols` if given), or None if empty.
-
-    `primary_S` marks the universe on the data's symbol axis.
-    """
-    active_S: np.ndarray = np.any(data.labelled_ST[:, chunk.start : chunk.stop], axis=1)
-    index_S = np.flatnonzero(active_S)
-    if symbols is not None:
-        index_S = symbols[active_S[symbols]]
-    if not index_S.size:
-        return None
-    seen = slice(chunk.start - context_sessions, chunk.stop)
-    own = slice(chunk.start, chunk.stop)
-    labels = Labels(
-        torch.from_numpy(data.target_ST[index_S, own]),
-        torch.from_numpy(data.labelled_ST[index_S, own]),
-        torch.from_numpy(np.ascontiguousarray(data.path_HST[:, index_S, own].transpose(1, 2, 0))),
-        torch.from_numpy(primary_S[index_S]),
-    )
-    return Batch(
-        torch.from_numpy(index_S),
-        torch.from_numpy(data.scaled_STF[index_S, seen]),
-        torch.from_numpy(data.present_ST[index_S, seen]),
-        labels,
-    )
-
-
-def learning_rate_at(step: int, total: int, peak: float, warmup_frac: float) -> float:
-    """Return one cosine cycle: from peak / 25 up to `peak` over the warm-up, then down to peak / 1e4."""
-    warmup = max(1, round(warmup_frac * total))
-    if step < warmup:
-        low, share = peak / 25.0, step / warmup
-        return low + (peak - low) * 0.5 * (1.0 - math.cos(math.pi * share))
-    share = min(1.0, (step - warmup) / max(1, total - warmup))
-    low = peak / 1e4
-    return low + (peak - low) * 0.5 * (1.0 + math.cos(math.pi * share))
+    models: tuple[int, ...]
+    step: int
+    part: int
+    counts: Counts
+    labels: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One fit: what to optimise, on which sessions, for how long.
+    """One fit of M models: what to optimise, on which batches, for how long.
 
     Attributes
     ----------
-    name : shown to people and part of the checkpoint key.
-    parameters : leaf tensors by name, changed in place.
-    loss : loss of one batch at one step, with gradients.
-    sessions : decision sessions to learn from; chunks get `context_sessions` before their first one.
-    symbols : restrict batches to these symbol indices; None means all.
-    primary_S : marks the universe on the data's symbol axis.
-    schedule_epochs : length of the learning-rate cycle; `epochs` <= `schedule_epochs` of it are run.
-    judge : metric after each epoch, higher is better; None means no early stopping.
+    name : shown to people and part of the checkpoint key. models : a name per model.
+    layout, initial_MP : where parameters lie in a row, and the rows to start from.
+    bind : makes the network (or the deltas) use rows of values and gradients.
+    loss : loss per model [A] of one batch, with gradients.
+    epochs : epochs to run per model. schedule_epochs : length of the learning-rate cycle, `epochs` of it are run.
+    judge : figure per model, higher is better, for rows of values and the models they belong to, after each of their
+        epochs; None means that nothing is judged.
     """
 
     name: str
-    parameters: dict[str, Tensor]
-    loss: Callable[[Batch, int], Tensor]
-    sessions: range
-    symbols: np.ndarray | None
-    primary_S: np.ndarray
-    seed: int
-    epochs: int
+    models: tuple[str, ...]
+    layout: ParameterLayout
+    initial_MP: Tensor
+    bind: Callable[[Tensor, Tensor], None]
+    batches: Batches
+    loss: Callable[[Batch, StepContext], Tensor]
+    epochs: tuple[int, ...]
     schedule_epochs: int
     learning_rate: float
-    judge: Callable[[], float] | None
+    judge: Callable[[Tensor, Sequence[int]], Sequence[float]] | None = None
 
 
-def fit_stage(
-    stage: Stage,
-    data: Prepared,
-    context_sessions: int,
-    config: TrainingConfig,
-    checkpoints: StageCheckpoints,
-    progress: Progress,
-) -> StageState:
-    """Run `stage` from its newest checkpoint, or from the start, and leave its parameters at the result.
+@dataclass(slots=True, kw_only=True)
+class Workshop:
+    """What a stage is trained with: settings, where checkpoints go, memory, and who is told.
 
-    With a judge, the parameters of the best epoch are kept; without one, those of the last epoch.
+    splits : each batch is cut into so many parts that fit memory; raised when memory runs out, told to `on_splits`.
+    """
+
+    training: TrainingConfig
+    objective: ObjectiveConfig
+    checkpoints: StageCheckpoints
+    rule: CheckpointRule
+    progress: Progress
+    memory: MemoryWatch
+    device: str = "cpu"
+    scales_loss: bool = False
+    compiled: bool = False
+    splits: int = 1
+    on_splits: Callable[[int, str], None] = lambda _splits, _why: None
+    clock: Callable[[], float] = time.monotonic
+
+
+def fit_stage(stage: Stage, shop: Workshop) -> StageState:
+    """Run `stage` from its newest checkpoint, or from the start; `state.result_MP` holds the fitted rows.
+
+    With a judge and patience, the rows of each model's best epoch are kept; else those of its last epoch.
 
     Raises
     ------
     BadDataError
         When a loss or gradient is not finite: training stops before the parameters are touched.
+    ResourceError
+        When memory runs out however small a batch is cut, or the disk is full.
     """
-    plans = [
-        epoch_chunks(stage.sessions, config.chunk_sessions, stage.seed, epoch) for epoch in range(stage.schedule_epochs)
-    ]
-    if not plans[0]:
-        raise BadDataError("too few sessions to train on", found=len(stage.sessions), where=stage.name)
-    total = sum(len(plan) for plan in plans)
-    planned = sum(len(plan) for plan in plans[: stage.epochs])
-    optimiser = _optimiser(stage, config)
-    state = checkpoints.latest() or StageState({})
-    if state.tensors:
-        _restore(stage.parameters, optimiser, state)
-    saving = max(1, planned // _CHECKPOINTS_PER_STAGE)
-    best = {name: tensor for name, tensor in state.tensors.items() if name.startswith("best/")}
-    ends = np.cumsum([len(plan) for plan in plans[: stage.epochs]])
-    while not state.done and state.step < planned:
-        epoch = int(np.searchsorted(ends, state.step, side="right"))
-        chunk = plans[epoch][state.step - (int(ends[epoch - 1]) if epoch else 0)]
-        rate = learning_rate_at(state.step, total, stage.learning_rate, config.warmup_frac)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        loss = _step(stage, data, chunk, context_sessions, state.step, optimiser, config)
-        state.step += 1
-        at_epoch_end = state.step == ends[epoch]
-        if at_epoch_end and stage.judge is not None:
-            state.history.append(stage.judge())
-            if state.history[-1] == max(state.history):
-                state.best_epoch = len(state.history)
-                best = {f"best/{name}": tensor.detach().clone() for name, tensor in stage.parameters.items()}
-            state.done = len(state.history) - state.best_epoch >= config.patience_epochs
-        state.done = state.done or state.step == planned
-        if state.done or state.step % saving == 0:
-            state.tensors = _snapshot(stage.parameters, optimiser) | best
-            checkpoints.save(state)
-        note = f"loss {loss:.3f}" + (f", best validation rank IC {max(state.history):.4f}" if state.history else "")
-        progress(stage.name, state.step, planned, note)
-    if stage.judge is not None:
-        with torch.no_grad():
-            for name, tensor in stage.parameters.items():
-                tensor.copy_(state.tensors[f"best/{name}"])
-    return state
+    with warnings.catch_warnings():
+        # Views of a row are no dense blocks; autograd adds into them all the same, in place.
+        warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
+        return _Fit(stage, shop).run()
 
 
-def _step(
-    stage: Stage,
-    data: Prepared,
-    chunk: range,
-    context_sessions: int,
-    step: int,
-    optimiser: torch.optim.Optimizer,
-    config: TrainingConfig,
-) -> float:
-    batch = make_batch(data, chunk, context_sessions, stage.symbols, stage.primary_S)
-    if batch is None:
-        return 0.0
-    optimiser.zero_grad(set_to_none=True)
-    loss = stage.loss(batch, step)
-    value = float(loss.detach())
-    where = f"{stage.name}, step {step}, sessions {chunk.start}..{chunk.stop - 1}"
-    if not math.isfinite(value):
-        raise BadDataError("the training loss is not finite, training stopped", where=where, found=value)
-    torch.autograd.backward(loss)
-    norm = float(torch.nn.utils.clip_grad_norm_(list(stage.parameters.values()), config.clip_norm))
-    if not math.isfinite(norm):
-        raise BadDataError("a gradient is not finite, training stopped", where=where, found=norm)
-    optimiser.step()
-    return value
+def rehearsal(stage: Stage, shop: Workshop) -> Callable[[], object]:
+    """Return a function that does one step of `stage` after the other, for timing; nothing is saved."""
+    fit = _Fit(stage, shop)
+    stage.bind(fit.value_AP, fit.grad_AP)
+
+    def run() -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
+            fit._one_step()  # noqa: SLF001 - our own
+        fit.state.step = (fit.state.step + 1) % min(fit.planned_M)
+
+    return run
 
 
-def _optimiser(stage: Stage, config: TrainingConfig) -> torch.optim.AdamW:
-    matrices = [tensor for tensor in stage.parameters.values() if tensor.ndim >= 2]
-    others = [tensor for tensor in stage.parameters.values() if tensor.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=stage.learning_rate, foreach=True)
+class _Fit:
+    """One running stage."""
+
+    def __init__(self, stage: Stage, shop: Workshop) -> None:
+        self.stage, self.shop = stage, shop
+        num_models = len(stage.models)
+        self.ends_ME = [
+            np.cumsum([stage.batches.steps_in_epoch(model, epoch) for epoch in range(stage.schedule_epochs)])
+            for model in range(num_models)
+        ]
+        self.planned_M = [int(ends[epochs - 1]) for ends, epochs in zip(self.ends_ME, stage.epochs, strict=True)]
+        if not all(self.planned_M):
+            raise BadDataError("too few sessions to train on", where=stage.name)
+        self.value_AP = stage.initial_MP.to(shop.device).clone()
+        self.grad_AP = torch.zeros_like(self.value_AP)
+        self.optimiser = self._new_optimiser()
+        self.ema = Ema(self.value_AP, shop.training.ema_decay) if shop.training.ema_decay else None
+        self.scale = LossScale(num_models, enabled=shop.scales_loss, device=shop.device)
+        self.best_AP = self.value_AP.clone()
+        self.result_MP = torch.zeros_like(self.value_AP)
+        self.failed_A = torch.zeros(num_models, dtype=torch.bool, device=shop.device)
+        self.state = StageState(
+            active=list(range(num_models)), history=[[] for _ in stage.models], best_epoch=[0] * num_models
+        )
+        self.patience = shop.training.patience_epochs
+        self.split_at = -_STEPS_BETWEEN_SPLITS
+
+    def _new_optimiser(self) -> FlatAdamW:
+        decay_P = self.stage.layout.decayed(self.value_AP)
+        return FlatAdamW(self.value_AP, decay_P, self.shop.training.weight_decay, compiled=self.shop.compiled)
+
+    def run(self) -> StageState:
+        """Run to the end."""
+        shop, state = self.shop, self.state
+        saved = shop.checkpoints.latest()
+        if saved is not None:
+            self._restore(saved)
+            state = self.state
+        self.stage.bind(self.value_AP, self.grad_AP)
+        total = max(self.planned_M)
+        shop.rule.start(state.step, self._epochs_done(), shop.clock())
+        while state.active:
+            loss_A = self._one_step()
+            state.step += 1
+            ended = self._end_epochs()
+            if not state.active or shop.rule.is_due(state.step, self._epochs_done(), total, shop.clock()):
+                self._check_health()
+                self._save()
+                shop.rule.start(state.step, self._epochs_done(), shop.clock())
+            if ended or shop.device == "cpu" or state.step % _CHECK_EVERY == 0:
+                shop.progress(self.stage.name, min(state.step, total), total, self._note(loss_A))
+        return state
+
+    def _one_step(self) -> Tensor:
+        """Do one optimisation step; when memory runs out, do it again in smaller parts."""
+        shop = self.shop
+        while True:
+            try:
+                return self._attempt()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if shop.splits >= _MAX_SPLITS:
+                    raise ResourceError(
+                        "memory ran out even with the smallest batches",
+                        where=self.stage.name,
+                        fix="free memory, lower [machine] processes, or train on fewer symbols",
+                    ) from error
+            self._split("memory ran out")
+
+    def _split(self, why: str) -> None:
+        self.shop.splits *= 2
+        self.split_at = self.state.step
+        self.grad_AP.zero_()
+        hand_back_freed(self.shop.device)
+        self.shop.on_splits(self.shop.splits, f"{why} in {self.stage.name}, step {self.state.step}")
+
+    def _attempt(self) -> Tensor:
+        stage, shop, state = self.stage, self.shop, self.state
+        lately = state.step - self.split_at < _STEPS_BETWEEN_SPLITS
+        if not lately and shop.splits < _MAX_SPLITS and shop.memory.check() == "over":
+            self._split("memory is nearly full")
+        models = tuple(state.active)
+        places = [self._place(model) for model in models]
+        parts = stage.batches.parts(models, places, shop.splits)
+        loss_A = self.value_AP.new_zeros(len(models))
+        if not parts:
+            return loss_A
+        counts = count_labels([part.labels for part in parts], shop.objective, len(models))
+        labels = torch.stack([part.labels.labelled_SO.sum() for part in parts]).sum()
+        self.grad_AP.zero_()
+        for index, part in enumerate(parts):
+            context = StepContext(models=models, step=state.step, part=index, counts=counts, labels=labels)
+            part_loss_A = stage.loss(part, context)
+            torch.autograd.backward(self.scale.scaled(part_loss_A).sum())
+            loss_A = loss_A + part_loss_A.detach()
+        norm_A = clip_rows(self.grad_AP, shop.training.clip_norm, self.scale.scale_M if self.scale.enabled else None)
+        finite_A, learns_A = torch.isfinite(norm_A), counts.learns_M(shop.objective)
+        # With loss scaling an overflowing gradient is a reason to halve the scale, not to stop.
+        self.failed_A |= ~torch.isfinite(loss_A) | (~finite_A & (not self.scale.enabled))
+        if shop.device == "cpu" or state.step % _CHECK_EVERY == 0:
+            self._check_health()
+        fine_A = finite_A & torch.isfinite(loss_A) & learns_A
+        self.optimiser.step(self.grad_AP, self._rates(models), fine_A)
+        if self.ema is not None:
+            self.ema.update(self.value_AP, fine_A)
+        self.scale.update(finite_A, learns_A)
+        return loss_A
+
+    def _check_health(self) -> None:
+        """Stop on a loss or gradient that was not finite; such a step left the parameters as they were."""
+        if self.scale.enabled:
+            self.scale.check(f"{self.stage.name}, step {self.state.step}")
+        if bool(self.failed_A.any()):
+            names = [self.stage.models[self.state.active[row]] for row in self.failed_A.nonzero().flatten().tolist()]
+            raise BadDataError(
+                "the training loss or its gradient is not finite, training stopped",
+                where=f"{self.stage.name}, step {self.state.step}",
+                found=", ".join(names[:5]),
+                fix="look for infinite or absurd values in the features of that symbol: vnfleet check",
+            )
+
+    def _rates(self, models: Sequence[int]) -> Tensor:
+        training, stage = self.shop.training, self.stage
+        rates = [
+            learning_rate_at(
+                self.state.step,
+                int(self.ends_ME[model][-1]),
+                stage.learning_rate,
+                training.warmup_frac,
+                training.schedule,
+            )
+            for model in models
+        ]
+        return torch.tensor(rates, dtype=self.value_AP.dtype, device=self.value_AP.device)
+
+    def _place(self, model: int) -> tuple[int, int]:
+        """Return (epoch, step in it) of the coming step of one model."""
+        ends = self.ends_ME[model]
+        epoch = int(np.searchsorted(ends, self.state.step, side="right"))
+        return epoch, self.state.step - (int(ends[epoch - 1]) if epoch else 0)
+
+    def _epochs_done(self) -> int:
+        """Return the epochs that the furthest model has behind it."""
+        return max(int(np.searchsorted(ends, self.state.step, side="right")) for ends in self.ends_ME)
+
+    def _end_epochs(self) -> bool:
+        """Judge the models whose epoch ends here, let finished ones leave the stack; return whether any epoch ended."""
+        state, judge = self.state, self.stage.judge
+        at_end = [row for row, model in enumerate(state.active) if state.step in self.ends_ME[model]]
+        if not at_end:
+            return False
+        current_AP = self.value_AP if self.ema is None else self.ema.shadow_MP
+        if judge is not None:
+            models = [state.active[row] for row in at_end]
+            for row, model, figure in zip(at_end, models, judge(current_AP[at_end], models), strict=True):
+                history = state.history[model]
+                history.append(float(figure))
+                if history[-1] >= max(history) or not self.patience:
+                    state.best_epoch[model] = len(history)
+                    self.best_AP[row] = current_AP[row]
+        finished = [row for row in at_end if self._is_finished(state.active[row])]
+        for row in finished:
+            self.result_MP[state.active[row]] = self.best_AP[row] if judge is not None else current_AP[row]
+        if finished:
+            self._compact([row for row in range(len(state.active)) if row not in finished])
+        return True
+
+    def _is_finished(self, model: int) -> bool:
+        if self.state.step >= self.planned_M[model]:
+            return True
+        history = self.state.history[model]
+        return bool(history) and len(history) - self.state.best_epoch[model] >= self.patience > 0
+
+    def _compact(self, rows: list[int]) -> None:
+        """Keep only these rows of the stack."""
+        self.state.active = [self.state.active[row] for row in rows]
+        if not rows:
+            return
+        kept = torch.tensor(rows, device=self.value_AP.device)
+        self.value_AP, self.best_AP = self.value_AP[kept], self.best_AP[kept]
+        self.grad_AP = torch.zeros_like(self.value_AP)
+        self.failed_A = self.failed_A[kept]
+        self.optimiser.keep(kept, self.value_AP)
+        self.scale.keep(kept)
+        if self.ema is not None:
+            self.ema.keep(kept)
+        self.stage.bind(self.value_AP, self.grad_AP)
+
+    def _note(self, loss_A: Tensor) -> str:
+        figures = [max(history) for history in self.state.history if history]
+        words = f"loss {float(loss_A.mean()):.3f}"
+        if len(self.stage.models) > 1:
+            words += f", {len(self.state.active)} of {len(self.stage.models)} models"
+        return words + (f", best validation {float(np.mean(figures)):.4f}" if figures else "")
+
+    def _save(self) -> None:
+        tensors = {"result": self.result_MP}
+        if self.state.active:
+            tensors |= {"value": self.value_AP} | {f"adam/{k}": v for k, v in self.optimiser.state().items()}
+            tensors |= {f"scale/{k}": v for k, v in self.scale.state().items()}
+            if self.stage.judge is not None:
+                tensors["best"] = self.best_AP
+            if self.ema is not None:
+                tensors |= {f"ema/{k}": v for k, v in self.ema.state().items()}
+        self.state.tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+        self.shop.checkpoints.save(self.state)
+
+    def _restore(self, saved: StageState) -> None:
+        device = self.shop.device
+        tensors = {name: tensor.to(device) for name, tensor in saved.tensors.items()}
+        self.state = saved
+        self.result_MP = tensors["result"]
+        if not saved.active:
+            return
+        self.value_AP = tensors["value"].clone()
+        self.grad_AP = torch.zeros_like(self.value_AP)
+        self.best_AP = tensors.get("best", self.value_AP).clone()
+        self.failed_A = self.failed_A[: len(saved.active)]
+        self.optimiser = self._new_optimiser()
+        self.optimiser.load_state(_below(tensors, "adam/"))
+        self.scale = LossScale(len(saved.active), enabled=self.shop.scales_loss, device=device)
+        self.scale.load_state(_below(tensors, "scale/"))
+        if self.ema is not None:
+            self.ema = Ema(self.value_AP, self.shop.training.ema_decay)
+            self.ema.load_state(_below(tensors, "ema/"))
 
 
-_MOMENTS: Sequence[str] = ("step", "exp_avg", "exp_avg_sq")
-
-
-def _snapshot(parameters: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors = {f"param/{name}": tensor.detach().clone() for name, tensor in parameters.items()}
-    for name, tensor in parameters.items():
-        for moment in _MOMENTS:
-            if moment in optimiser.state[tensor]:
-                tensors[f"{moment}/{name}"] = optimiser.state[tensor][moment].detach().clone()
-    return tensors
-
-
-def _restore(parameters: dict[str, Tensor], optimiser: torch.optim.Optimizer, state: StageState) -> None:
-    with torch.no_grad():
-        for name, tensor in parameters.items():
-            tensor.copy_(state.tensors[f"param/{name}"])
-            moments = {key: state.tensors[f"{key}/{name}"] for key in _MOMENTS if f"{key}/{name}" in state.tensors}
-            if moments:
-                optimiser.state[tensor] = {key: value.clone() for key, value in moments.items()}
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.frames import as_prediction_frame
 from vnfleet.releases.deploy import current_release, open_current
-from vnfleet.releases.registry import Release, list_releases, open_release
+from vnfleet.releases.registry import STRATEGIES, Release, list_releases, open_release
 
 WALK_FORWARD = "walk_forward"
 WALK_FORWARD_NAME = "predictions.parquet"
@@ -23,13 +23,18 @@ class Champion:
 
     Attributes
     ----------
-    serving : "adapted", "pooled" or a baseline. model_id : of its walk-forward predictions.
+    serving : a strategy or a baseline. model_id : of its walk-forward predictions.
     """
 
     release: Release
     recipe_id: str
     serving: str
     model_id: str
+
+    @property
+    def serves_baseline(self) -> bool:
+        """True when a baseline serves and the models run in shadow."""
+        return self.serving not in STRATEGIES
 
     @property
     def release_id(self) -> str:

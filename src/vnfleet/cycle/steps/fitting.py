@@ -18,12 +18,13 @@ from vnfleet.cycle.local_engine import training_job
 from vnfleet.cycle.remote_training import train_remotely
 from vnfleet.cycle.runner import Facts, Runner, StepOutcome, StepResult, StepSpec
 from vnfleet.cycle.status import remember_plan
+from vnfleet.cycle.steps.planning import PlanOfWork, plan_of_week, run_plan, sealed_package
 from vnfleet.evaluation.splits import Fold
 from vnfleet.model.artifact import artifact_name, read_artifact
 from vnfleet.remote.transfer import RcloneTransfer
-from vnfleet.training.dataset import PACKAGE_KIND, TrainingData, save_training_data
-from vnfleet.training.engines.local import is_finished, run_unit
-from vnfleet.training.forecast import fold_ensemble
+from vnfleet.training.dataset import TrainingData
+from vnfleet.training.engines.local import is_finished
+from vnfleet.training.forecast import fold_models
 from vnfleet.training.model_set import write_model_set
 from vnfleet.training.plan import WorkUnit, plan_units
 from vnfleet.training.unit_result import UNIT_KIND, result_folder
@@ -34,14 +35,22 @@ _HASHES = TypeAdapter(dict[str, str])
 
 
 def train(runner: Runner, week: WeekContext, features: StepOutcome) -> StepOutcome:
-    """Train every unit that is not finished, then write the newest set's artifacts to ``models/``."""
-    recipe = week.recipe
+    """Train every unit that is not finished, then write the newest set's artifacts to ``models/``.
+
+    What is trained is fitted to the time there is first (see `planning`); from here on that is the week's recipe.
+    """
     folds_config, universe = week.config.folds, week.config.universe
+    chosen: Facts = {
+        "folds": [list(folds_config.years), folds_config.newest, folds_config.min_train_sessions],
+        "universe": [universe.models, universe.window_sessions, list(universe.pinned), list(universe.excluded)],
+    }
+    plan = plan_of_week(runner.folder, week, features.text("cube_id"), chosen)
+    recipe = week.recipe = plan.recipe
+    strategy = recipe.training.strategy
     inputs: Facts = {
         "cube_id": features.text("cube_id"),
         "recipe_id": recipe.recipe_id,
-        "folds": [list(folds_config.years), folds_config.newest, folds_config.min_train_sessions],
-        "universe": [universe.models, universe.window_sessions, list(universe.pinned), list(universe.excluded)],
+        **chosen,
         "only": list(week.only),
     }
 
@@ -50,17 +59,17 @@ def train(runner: Runner, week: WeekContext, features: StepOutcome) -> StepOutco
         symbols = wanted_symbols(week.only, week.live().universe)
         units = plan_units(recipe, data, folds)
         remember_plan(runner.folder, [unit.unit_id for unit in units])
-        where = _run_units(week, units, data, folds)
-        paths = write_model_set(week.folders.models, recipe, week.live(), data, week.folders.units, "adapted", symbols)
+        where = _run_units(week, plan, units, data, folds)
+        paths = write_model_set(week.folders.models, recipe, week.live(), data, week.folders.units, strategy, symbols)
         if not week.is_partial:
             _remove_strangers(week.folders.models, paths)
         weights = {path.name: read_artifact(path).weights_sha256 for path in paths}
-        _, selection = fold_ensemble(recipe, week.live(), data, week.folders.units, "adapted")
+        selection = fold_models(recipe, week.live(), data, week.folders.units, strategy).selection
         write_text(scratch / FOLDS_NAME, canonical_json([fold.to_record() for fold in folds]))
         write_text(scratch / MODELS_NAME, json.dumps({path.name: sha256_of_file(path) for path in paths}, indent=1))
         years = ", ".join(fold.fold_id for fold in folds)
         return StepResult(
-            summary=f"{len(units)} units over folds {years}{where}; {len(paths)} artifacts in models/",
+            summary=f"{len(units)} units over folds {years}{where}; {len(paths)} artifacts in models/ ({plan.words})",
             facts={
                 "recipe_id": recipe.recipe_id,
                 "unit_ids": [unit.unit_id for unit in units],
@@ -71,6 +80,7 @@ def train(runner: Runner, week: WeekContext, features: StepOutcome) -> StepOutco
                 "validation_ic": selection.valid_rank_ic,
                 "penalty": selection.penalty,
                 "epochs": selection.epochs,
+                "plan_of_work": plan.words,
             },
         )
 
@@ -99,31 +109,22 @@ def wanted_symbols(only: Sequence[str], universe: Sequence[str]) -> tuple[str, .
     return tuple(only) or tuple(universe)
 
 
-def _run_units(week: WeekContext, units: Sequence[WorkUnit], data: TrainingData, folds: Sequence[Fold]) -> str:
+def _run_units(
+    week: WeekContext, plan: PlanOfWork, units: Sequence[WorkUnit], data: TrainingData, folds: Sequence[Fold]
+) -> str:
     """Finish every unit and say where; what a remote leaves open is trained here."""
-    root, recipe = week.folders.units, week.recipe
-    reused = sum(is_finished(root, unit) for unit in units)
+    reused = sum(is_finished(week.folders.units, unit) for unit in units)
     words = f" ({reused} reused)" if reused else ""
     if week.config.remote.mode == "hybrid" and reused < len(units):
         words += f" ({_run_remotely(week, units, data, folds)})"
-    for position, unit in enumerate(units):
-        doing = f"fold {unit.fold_id} {unit.kind}" + (f" {unit.seed}" if unit.kind == "member" else "")
-
-        def progress(stage: str, done: int, total: int, note: str, *, at: int = position, doing: str = doing) -> None:
-            part = min(done / total, 1.0) if total else 0.0
-            week.observer.progress("train", at + part, len(units), f"{doing} {stage} {note}")
-
-        run_unit(unit, recipe, data, root, progress)
-        week.observer.progress("train", position + 1, len(units), doing)
+    run_plan(week, plan, units, data)
     return words
 
 
 def _run_remotely(week: WeekContext, units: Sequence[WorkUnit], data: TrainingData, folds: Sequence[Fold]) -> str:
     """Send the units through the remote and bring back what workers finish; return how it went in words."""
     config = week.config.remote
-    package = week.folders.package / short_id(week.cube().cube_id)
-    if not is_sealed(package, PACKAGE_KIND):
-        save_training_data(package, data)
+    package = sealed_package(week, data)
     job = training_job(week.recipe, folds, units, package)
     try:
         back = train_remotely(

@@ -28,12 +28,11 @@ from vnfleet.model.baselines import (
     load_baseline,
 )
 from vnfleet.training.dataset import TrainingData
-from vnfleet.training.forecast import Strategy, forecast_fold
+from vnfleet.training.forecast import forecast_fold
 from vnfleet.training.plan import fold_units
 
 FORECAST_KIND = "forecast"
 PREDICTIONS_NAME = "predictions.parquet"
-STRATEGIES: tuple[Strategy, ...] = ("adapted", "pooled")
 BASELINE_SEED = 0
 
 
@@ -46,9 +45,9 @@ class Forecaster:
 
 
 def forecasters(week: WeekContext) -> tuple[Forecaster, ...]:
-    """Return the entrants: both strategies of the recipe, then every baseline."""
+    """Return the entrants: the strategies of the recipe, then every baseline."""
     recipe_id = week.recipe.recipe_id
-    ours = [Forecaster(name=name, model_id=f"{recipe_id}-{name}") for name in STRATEGIES]
+    ours = [Forecaster(name=name, model_id=f"{recipe_id}-{name}") for name in week.recipe.strategies]
     return (*ours, *(Forecaster(name=name, model_id=name) for name in BASELINE_NAMES))
 
 
@@ -66,7 +65,7 @@ def walk_forward(week: WeekContext, told: Callable[[int, int, str], None]) -> tu
         rows = [data.rows_id(fold.refit.stop), source_sha256("vnfleet.model.baselines"), str(BASELINE_SEED)]
         for entrant in entrants:
             told(len(ids), len(folds) * len(entrants), f"fold {fold.fold_id} {entrant.name}")
-            made_by = units if entrant.name in STRATEGIES else rows
+            made_by = units if entrant.name in week.recipe.strategies else rows
             forecast_id = short_id([entrant.name, entrant.model_id, made_by, fold.to_record(), seen])
             frames.append(_stored(week.folders.forecasts / forecast_id, partial(_made, week, fold, entrant)))
             ids.append(forecast_id)
@@ -80,18 +79,22 @@ def live_baseline(week: WeekContext, name: BaselineName) -> tuple[FittedBaseline
     folder = week.folders.units / "baselines" / short_id([*identity, fold.to_record()])
     if not is_sealed(folder, "baseline"):
         fit_baseline(
-            name, baseline_data(data), fold, BASELINE_SEED, horizon_sessions=week.config.horizon_sessions
+            name,
+            baseline_data(data, week.config.model.horizons),
+            fold,
+            BASELINE_SEED,
+            horizon_sessions=week.config.horizon_sessions,
         ).save(folder)
     return load_baseline(folder), folder
 
 
-def baseline_data(data: TrainingData) -> BaselineData:
+def baseline_data(data: TrainingData, horizons: tuple[int, ...]) -> BaselineData:
     """Return the same rows in the shape baselines read."""
     return BaselineData(
         values_STF=data.values_STF,
         present_ST=data.present_ST,
         returns_HST=data.returns_HST,
-        horizons=tuple(range(1, len(data.returns_HST) + 1)),
+        horizons=horizons,
         symbols=data.symbols,
         sessions=data.sessions,
         feature_names=data.feature_names,
@@ -100,11 +103,12 @@ def baseline_data(data: TrainingData) -> BaselineData:
 
 def _made(week: WeekContext, fold: Fold, entrant: Forecaster) -> pl.DataFrame:
     data = week.data()
-    for strategy in STRATEGIES:
+    for strategy in week.recipe.strategies:
         if entrant.name == strategy:
             return forecast_fold(week.recipe, fold, data, week.folders.units, strategy, fold.test, entrant.model_id)
     name = next(known for known in BASELINE_NAMES if known == entrant.name)
-    fitted = fit_baseline(name, baseline_data(data), fold, BASELINE_SEED, horizon_sessions=week.config.horizon_sessions)
+    rows = baseline_data(data, week.config.model.horizons)
+    fitted = fit_baseline(name, rows, fold, BASELINE_SEED, horizon_sessions=week.config.horizon_sessions)
     return fitted.predict(
         data.values_STF,
         data.present_ST,

@@ -16,7 +16,7 @@ from vnfleet.core.ids import short_id
 from vnfleet.cycle.context import WeekContext
 from vnfleet.cycle.runner import Facts, Runner, StepOutcome, StepResult, StepSpec
 from vnfleet.cycle.steps.champion import WALK_FORWARD, WALK_FORWARD_NAME, Champion, validation_history
-from vnfleet.cycle.steps.forecasting import STRATEGIES, live_baseline
+from vnfleet.cycle.steps.forecasting import live_baseline
 from vnfleet.cycle.steps.judging import predictions_of, read_scores
 from vnfleet.cycle.steps.trading import SINGLE, model_ids_of
 from vnfleet.evaluation.metrics import MIN_SYMBOLS, daily_rank_ic
@@ -100,7 +100,7 @@ def _contested(
         daily = pl.concat([daily, daily_rank_ic(champion.predictions, week.outcomes(), min_symbols=minimum)])
     return decide_recipe(
         daily.select("model_id", "session", "rank_ic"),
-        candidates={name: model_ids[name] for name in STRATEGIES},
+        candidates={name: model_ids[name] for name in week.recipe.strategies},
         baselines={name: model_ids[name] for name in BASELINE_NAMES},
         champion=None if champion is None else GateChampion(model_id=champion.race_id, serving=champion.serving),
         plan=plan,
@@ -120,7 +120,7 @@ def _refreshed(week: WeekContext, trained: StepOutcome, champion: Champion, plan
     value = trained.facts.get("validation_ic")
     facts = RefreshFacts(
         serving=champion.serving,
-        serves_baseline=champion.serving not in STRATEGIES,
+        serves_baseline=champion.serves_baseline,
         artifact_problems=artifact_problems(present),
         expected_symbols=universe,
         present_symbols=tuple(present),
@@ -136,7 +136,7 @@ def _refreshed(week: WeekContext, trained: StepOutcome, champion: Champion, plan
 
 def _recent_new(week: WeekContext, serving: str, recent: range) -> pl.DataFrame:
     """Return what the set of this week says about the newest sessions."""
-    for strategy in STRATEGIES:
+    for strategy in week.recipe.strategies:
         if strategy == serving:
             return forecast_fold(week.recipe, week.live(), week.data(), week.folders.units, strategy, recent, "new")
     return _baseline_rows(week, live_baseline(week, baseline_named(serving))[0], recent, "new")
@@ -145,7 +145,7 @@ def _recent_new(week: WeekContext, serving: str, recent: range) -> pl.DataFrame:
 def _recent_current(week: WeekContext, champion: Champion, recent: range) -> pl.DataFrame:
     """Return what the champion says about the same sessions."""
     release = champion.release
-    if champion.serving not in STRATEGIES:
+    if champion.serves_baseline:
         return _baseline_rows(week, load_baseline(release.member_folder(champion.serving)), recent, "current")
     artifacts = [read_artifact(release.artifact_path(symbol, champion.serving)) for symbol in release.symbols]
     sessions = week.data().sessions[recent.start : recent.stop]
@@ -231,13 +231,13 @@ def _contents(
     """Gather the files of a release; sets that are not in ``models/`` are written to `staging` first."""
     universe, serving = week.live().universe, decision.serving
     artifacts = {symbol: week.folders.models / artifact_name(symbol) for symbol in universe}
-    if serving == "pooled":
+    if serving == "pooled" and week.recipe.training.strategy != "pooled":
         paths = write_model_set(
             staging / "pooled", week.recipe, week.live(), week.data(), week.folders.units, "pooled", universe
         )
         artifacts = dict(zip(universe, paths, strict=True))
     members: dict[str, Path] = {WALK_FORWARD: staging / WALK_FORWARD}
-    if serving not in STRATEGIES:
+    if decision.serves_baseline:
         members[serving] = live_baseline(week, baseline_named(serving))[1]
     members[WALK_FORWARD].mkdir(parents=True)
     model_id = model_ids_of(evaluated)[serving]

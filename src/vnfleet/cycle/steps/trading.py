@@ -11,7 +11,6 @@ from vnfleet.core.ids import frame_sha256, short_id
 from vnfleet.cycle.context import WeekContext
 from vnfleet.cycle.runner import Runner, StepOutcome, StepResult, StepSpec
 from vnfleet.cycle.steps.champion import Champion
-from vnfleet.cycle.steps.forecasting import STRATEGIES
 from vnfleet.cycle.steps.judging import predictions_of, read_scores
 from vnfleet.evaluation.splits import Fold
 from vnfleet.model.baselines import BASELINE_NAMES
@@ -92,10 +91,12 @@ def model_ids_of(evaluated: StepOutcome) -> dict[str, str]:
 
 
 def better_strategy(evaluated: StepOutcome) -> str:
-    """Return "adapted" where it ranks no worse than "pooled", else "pooled"."""
+    """Return the strategy with models per symbol where it ranks no worse than "pooled", else "pooled"."""
     scores, model_ids = read_scores(evaluated), model_ids_of(evaluated)
-    adapted, pooled = (scores.rank_ic(model_ids[name]) for name in STRATEGIES)
-    return "adapted" if pooled is None or (adapted is not None and adapted >= pooled) else "pooled"
+    own = [name for name in ("adapted", "separate") if name in model_ids]
+    pooled = scores.rank_ic(model_ids["pooled"])
+    mine = scores.rank_ic(model_ids[own[0]]) if own else None
+    return own[0] if own and (pooled is None or (mine is not None and mine >= pooled)) else "pooled"
 
 
 def equal_weight(week: WeekContext, folds: tuple[Fold, ...], start_vnd: float) -> pl.DataFrame:

@@ -1,0 +1,265 @@
+"""The plan of work of a week: what is trained in the time there is, how the cores are shared, and who computes it.
+
+Decided once, before the first step, and written to ``work.json`` in the folder of the week: a resumed week, whatever
+the clock says by then, takes the same decisions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vnfleet.core.ids import short_id
+from vnfleet.cycle.context import WeekContext, is_sealed
+from vnfleet.cycle.runner import STEPS, Facts, read_steps
+from vnfleet.training.dataset import PACKAGE_KIND, TrainingData, save_training_data
+from vnfleet.training.engines import pool, ray_cluster
+from vnfleet.training.engines.job import EngineJob
+from vnfleet.training.engines.local import completed_environment, is_finished, run_unit
+from vnfleet.training.environment import this_machine
+from vnfleet.training.machine.budget import BudgetChoice, fit_to_budget, reserve_after, time_left
+from vnfleet.training.machine.config import MachineConfig
+from vnfleet.training.machine.cores import performance_cores
+from vnfleet.training.machine.devices import choose_device
+from vnfleet.training.machine.estimate import StepCosts, estimate_work
+from vnfleet.training.machine.memory import available_bytes, limit_bytes, step_bytes
+from vnfleet.training.machine.threads import Layout, measure_layout, share_cores, step_timer
+from vnfleet.training.machine.work import (
+    WORK_NAME,
+    MachineFacts,
+    WorkRecord,
+    fitted_recipe,
+    new_record,
+    plan_of_work,
+    work_key,
+)
+from vnfleet.training.plan import WorkUnit, plan_units
+from vnfleet.training.recipe import Recipe
+from vnfleet.training.rehearsal import step_of
+from vnfleet.training.trainer import Progress as UnitProgress
+from vnfleet.training.unit_result import Selection, read_selection
+
+_PROCESS_BYTES = 600 * 2**20  # an interpreter with torch, before any data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOfWork:
+    """What a week trains, and how: `recipe` is the one that fits the time, `words` say how that came about."""
+
+    recipe: Recipe
+    processes: int
+    threads: int
+    words: str
+
+
+def plan_of_week(folder: Path, week: WeekContext, cube_id: str, folds_facts: Facts) -> PlanOfWork:
+    """Return the plan of work of the week whose steps lie in `folder`; decided now if it was not decided before.
+
+    Raises `UsageError` for a deadline that has passed, or a device or layout that cannot be had.
+    """
+    machine, asked = week.config.machine, week.recipe
+    device = choose_device(machine)
+    cores = performance_cores()
+    key = work_key(asked, machine, data_id=cube_id, fold_ids=[short_id(folds_facts)])
+    decision = _Decision(week, asked, machine, cores, key)
+    here = MachineFacts.here(num_cores=len(cores), device=device.device)
+    record = plan_of_work(folder / WORK_NAME, key, here, decide=lambda: decision.made(here), measure=decision.layout)
+    layout = record.layout
+    words = f"{layout.processes} x {layout.threads} thread{'s' if layout.threads > 1 else ''}, {device.words}"
+    if record.budget.seconds_left is not None:
+        words += f"; {record.budget.words}"
+    return PlanOfWork(
+        recipe=fitted_recipe(asked, record.budget), processes=layout.processes, threads=layout.threads, words=words
+    )
+
+
+@dataclass(slots=True)
+class _Decision:
+    """What must be known to decide, looked up when it is asked for."""
+
+    week: WeekContext
+    asked: Recipe
+    machine: MachineConfig
+    cores: tuple[int, ...]
+    key: str
+    _layout: Layout | None = None
+
+    def made(self, here: MachineFacts) -> WorkRecord:
+        """Decide: the layout from a measurement, then seeds and epochs from the time there is."""
+        week, layout = self.week, self.layout()
+        after = STEPS[STEPS.index("train") + 1 :]
+        earlier = [{step.name: step.seconds for step in read_steps(one)} for one in _cycles(week.folders.cycles)]
+        left = time_left(
+            budget_minutes=self.machine.budget_minutes,
+            deadline=self.machine.deadline,
+            now=week.clock.now(),
+            reserve_seconds=reserve_after(after, earlier),
+        )
+        training = self.asked.training
+        choice: BudgetChoice = fit_to_budget(
+            self._seconds,
+            num_seeds=training.num_seeds,
+            max_epochs=training.max_epochs,
+            seconds_left=None if left is None else left.seconds,
+        )
+        units = plan_units(fitted_recipe(self.asked, choice), week.data(), week.folds())
+        return new_record(self.key, now=week.clock.now(), machine=here, layout=layout, budget=choice, units=units)
+
+    def layout(self) -> Layout:
+        """Return how the cores are shared, measured once unless settings or a lack of work decide it."""
+        if self._layout is None:
+            self._layout = self._measured()
+        return self._layout
+
+    def _measured(self) -> Layout:
+        machine, week = self.machine, self.week
+        units = self._open(self.asked)
+        needs_time = bool(machine.budget_minutes or machine.deadline)
+        if machine.num_threads and machine.processes and not needs_time:
+            return _unmeasured(machine.processes, machine.num_threads, self.cores)
+        if not units:
+            return _unmeasured(machine.processes or 1, machine.num_threads or len(self.cores), self.cores)
+        week.observer.progress("train", 0.0, float(len(units)), "measuring one training step")
+        environment = this_machine(machine)
+        unit = next((unit for unit in units if unit.kind == "separate"), units[0])
+        environment = completed_environment(unit, self.asked, week.data(), environment, machine)
+        run = step_of(unit, self.asked, week.data(), environment, machine)
+        timer = step_timer(run)
+        if environment.device_type == "cuda":  # one process to a card
+            return dataclasses.replace(_unmeasured(1, len(self.cores), self.cores), seconds_per_step=timer(1))
+        layout = measure_layout(
+            timer,
+            self.cores,
+            len(units),
+            machine,
+            bytes_per_process=_bytes_of_process(self.asked, week.data()),
+            available=min(limit_bytes(machine.memory_limit_gib), available_bytes()),
+        )
+        week.observer.progress("train", 0.0, float(len(units)), layout.words)
+        return layout
+
+    def _open(self, recipe: Recipe) -> list[WorkUnit]:
+        units = plan_units(recipe, self.week.data(), self.week.folds())
+        return [unit for unit in units if not is_finished(self.week.folders.units, unit)]
+
+    def _seconds(self, num_seeds: int, max_epochs: int) -> float:
+        """Return the expected seconds of what is still to train with so many seeds and epochs."""
+        training = dataclasses.replace(self.asked.training, num_seeds=num_seeds, max_epochs=max_epochs)
+        recipe = dataclasses.replace(self.asked, training=training)
+        data, folds, layout = self.week.data(), self.week.folds(), self.layout()
+        if not layout.seconds_per_step:
+            return 0.0
+        units = plan_units(recipe, data, folds)
+        root = self.week.folders.units
+        finished = {unit.unit_id for unit in units if is_finished(root, unit)}
+        costs = StepCosts.shared(
+            layout.seconds_per_step,
+            recipe,
+            num_symbols=len(data.symbols),
+            num_primary=len(self.week.live().universe),
+        )
+        own = StepCosts.separate(layout.seconds_per_step, recipe) if training.strategy == "separate" else None
+        selections = {
+            unit.unit_id: read_selection(root, unit.unit_id)
+            for unit in units
+            if unit.kind == "select" and unit.unit_id in finished
+        }
+        estimate = estimate_work(
+            units,
+            recipe,
+            costs,
+            processes=layout.processes,
+            finished=finished,
+            selections=selections,
+            usual_epochs=_usual_epochs(selections),
+            separate_costs=own,
+        )
+        return estimate.seconds
+
+
+def _usual_epochs(selections: Mapping[str, Selection]) -> float | None:
+    chosen = [selection.epochs for selection in selections.values()]
+    return sum(chosen) / len(chosen) if chosen else None
+
+
+def _cycles(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.is_dir())
+
+
+def _unmeasured(processes: int, threads: int, cores: tuple[int, ...]) -> Layout:
+    return Layout(
+        processes=processes,
+        threads=threads,
+        cores_by_process=share_cores(cores, processes, threads),
+        seconds_per_step=0.0,
+        words="not measured",
+    )
+
+
+def _bytes_of_process(recipe: Recipe, data: TrainingData) -> int:
+    """Return what one process needs: itself, the prepared rows twice over, and a step."""
+    step = step_bytes(recipe.model, len(data.symbols), recipe.training.chunk_sessions, "float32", stacked=False).total
+    return _PROCESS_BYTES + 2 * data.values_STF.nbytes + step
+
+
+def run_plan(week: WeekContext, plan: PlanOfWork, units: Sequence[WorkUnit], data: TrainingData) -> None:
+    """Finish every unit here or on the cluster, as planned."""
+    machine = dataclasses.replace(
+        week.config.machine,
+        processes=plan.processes,
+        num_threads=plan.threads,
+        compile="on" if week.config.machine.compile == "on" else "off",
+    )
+    told = _Progress(units, week.observer.progress)
+    open_units = [unit for unit in units if not is_finished(week.folders.units, unit)]
+    if machine.engine == "local" and (plan.processes == 1 or len(open_units) <= 1):
+        for unit in open_units:
+            run_unit(unit, plan.recipe, data, week.folders.units, told.of(unit.unit_id), machine)
+            told(unit.unit_id, "done", 1, 1, "")
+        return
+    if not open_units:
+        return
+    cores = share_cores(performance_cores(), plan.processes, plan.threads) if machine.pin_cores else ()
+    job = EngineJob(
+        recipe=plan.recipe,
+        package=sealed_package(week, data),
+        units_root=week.folders.units,
+        machine=machine,  # the engines share its memory among their processes
+        cores_by_process=cores,
+    )
+    run_units = ray_cluster.run_units if machine.engine == "ray" else pool.run_units
+    run_units(units, job, told)
+
+
+def sealed_package(week: WeekContext, data: TrainingData) -> Path:
+    """Return the training data sealed on disk, as processes and workers read it."""
+    package = week.folders.package / short_id(week.cube().cube_id)
+    if not is_sealed(package, PACKAGE_KIND):
+        save_training_data(package, data)
+    return package
+
+
+class _Progress:
+    """How far all units are together."""
+
+    def __init__(self, units: Sequence[WorkUnit], progress: Callable[[str, float, float, str], None]) -> None:
+        self._share = dict.fromkeys((unit.unit_id for unit in units), 0.0)
+        self._names = {unit.unit_id: unit.words for unit in units}
+        self._progress = progress
+
+    def __call__(self, unit_id: str, stage: str, done: int, total: int, note: str, /) -> None:
+        """Take note of how far one unit is."""
+        part = min(done / total, 1.0) if total else 0.0
+        self._share[unit_id] = 1.0 if stage == "done" else min(0.99, part)
+        words = f"{self._names[unit_id]} {stage} {note}"
+        self._progress("train", sum(self._share.values()), float(len(self._share)), words)
+
+    def of(self, unit_id: str) -> UnitProgress:
+        """Return the progress function of one unit."""
+
+        def told(stage: str, done: int, total: int, note: str) -> None:
+            self(unit_id, stage, done, total, note)
+
+        return told

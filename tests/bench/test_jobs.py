@@ -1,0 +1,197 @@
+"""Every job fills its table with figures that say where they come from, and leaves nothing behind."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from vnfleet.bench import labels, literal, race
+from vnfleet.bench.fleet import Bench
+from vnfleet.bench.labels import labels_tables, longest_histories, windows_of
+from vnfleet.bench.literal import literal_tables
+from vnfleet.bench.material import SIMULATED_AS_OF, Material, simulated_config
+from vnfleet.bench.peers.outside import OutsideFacts, OutsideResult, score_frame
+from vnfleet.bench.plan import ACCURACY_CLAIMS, PLAN_ROWS, plan_tables
+from vnfleet.bench.race import baseline_entry, outside_entry, plain_entry, vmap_entry
+from vnfleet.bench.recipes import plan_network, window_recipe
+from vnfleet.bench.table import Table
+from vnfleet.bench.train import BenchOptions, recipe_of, run_train_bench
+from vnfleet.bench.weekly import run_weekly, weekly_tables
+from vnfleet.cycle.config import CycleConfig
+from vnfleet.model.stockformer import preset
+from vnfleet.training.recipe import Recipe
+
+
+def column(table: Table, name: str) -> list[str]:
+    place = table.columns.index(name)
+    return [str(row[place]) for row in table.rows]
+
+
+def recipe(config: CycleConfig) -> Recipe:
+    return Recipe(config.model, config.training, config.objective)
+
+
+@pytest.fixture(autouse=True)
+def small_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shrink the plan's network: its shape is tested elsewhere."""
+    shape = replace(preset("plan"), d_model=16, num_heads=2, num_layers=2, d_ff=32, window_sessions=20)
+    monkeypatch.setattr("vnfleet.bench.recipes.preset", lambda _: shape)
+
+
+def test_labels_has_the_plans_loop_first_and_marks_every_rate(bench: Bench) -> None:
+    (table,) = labels_tables(bench, seconds=0.1, num_symbols=2)
+    rates = column(table, "labels/s")
+    assert len(rates) == 5
+    assert all(rate.endswith("(m)") for rate in rates)
+    assert column(table, "times the plan's recipe")[0] == "1 (m)"
+    assert "not the same function" in " ".join(table.notes)
+    parameters = column(table, "parameters of each")
+    assert len(set(parameters[:4])) == 1  # the plan's loop, vmap, window and streaming
+
+
+def test_a_row_is_the_faster_of_its_thread_counts() -> None:
+    rates = {1: 20.0, 2: 15.0}
+    best = labels._fastest(lambda threads: labels._Measured(rates[threads], 1, threads, "float32", 1.0, 1), (1, 2))
+    assert best.threads == 1
+
+
+def test_the_longest_histories_come_first(bench: Bench) -> None:
+    symbols = longest_histories(bench, 32)
+    assert symbols[-1] == "S05"  # listed late
+    assert len(windows_of(bench, symbols[:3], 20)) == 3
+
+
+def test_a_slice_of_the_literal_job_is_marked_estimated(bench: Bench) -> None:
+    (table,) = literal_tables(bench, seconds=0.05, whole=False, num_models=2)
+    figures = dict(zip(column(table, "what"), column(table, "figure"), strict=True))
+    assert figures["time for 100 epochs"].endswith("(e)")
+    assert figures["Colab A100, by the plan"] == "26-34 h (c)"
+
+
+def test_the_whole_literal_job_is_measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = window_recipe(bench.model, max_epochs=2)
+    monkeypatch.setattr(literal, "window_recipe", lambda _: small)
+    monkeypatch.setattr(literal, "PLAN_EPOCHS", 2)
+    monkeypatch.setattr(Bench, "stack_size", lambda *_: 2)
+    run = literal.run_literal(bench, seconds=float("inf"), num_models=3)
+    assert run.rate.finished
+    assert run.num_models == 3
+    assert run.labels == 2 * bench.labels_of(longest_histories(bench, 3), 19).sum()
+
+
+def test_the_weekly_job_is_measured_from_package_to_artifacts(bench: Bench, config: CycleConfig) -> None:
+    said: list[str] = []
+    run = run_weekly(bench, recipe(config), said.append)
+    names = [name for name, _ in run.parts]
+    assert names[0] == "pack the training data"
+    assert names[2:4] == ["fold 2021 choosing epochs", "fold 2021 member 0"]
+    assert names[-1] == "write 32 artifacts"
+    assert run.seconds >= sum(seconds for _, seconds in run.parts[2:])
+    assert run.mark == "measured"
+    assert run.peak_gib > 0.1
+    assert len(said) == 2
+    assert not list(bench.scratch.glob("*"))
+
+
+def test_a_quick_weekly_job_is_estimated(bench: Bench, config: CycleConfig) -> None:
+    (table,) = weekly_tables(bench, recipe(config), quick=True, say=lambda _: None)
+    figures = dict(zip(column(table, "part"), column(table, "figure"), strict=True))
+    assert figures["in all, prices and features excluded"].endswith("(e)")
+
+
+def test_lightgbm_finds_the_planted_signal(material: Material) -> None:
+    entry = baseline_entry(material, "lightgbm")
+    assert entry.mark == "measured"
+    assert entry.score is not None
+    assert entry.score.rank_ic is not None
+    assert entry.score.rank_ic > 0.2
+    low, high = entry.score.rank_ic_interval
+    assert low is not None
+    assert high is not None
+    assert low < entry.score.rank_ic < high
+
+
+@pytest.mark.parametrize("peer", [plain_entry, vmap_entry])
+def test_a_stopped_peer_is_extrapolated_and_has_no_score(
+    peer: object, bench: Bench, material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(race, "_MIN_SLICE_SECONDS", 0.01)
+    windows = windows_of(bench, ["S00", "S01", "S02"], plan_network(bench.model).window_sessions)
+    assert callable(peer)
+    entry = peer(bench, material, windows, 100, 0.01)
+    assert entry.mark == "estimated"
+    assert entry.score is None
+    assert entry.fit_seconds > 1.0
+
+
+@pytest.mark.parametrize("peer", [plain_entry, vmap_entry])
+def test_a_peer_that_ends_is_scored(peer: object, bench: Bench, material: Material) -> None:
+    windows = windows_of(bench, list(bench.fold.universe[:18]), plan_network(bench.model).window_sessions)
+    assert callable(peer)
+    entry = peer(bench, material, windows, 1, 600.0)
+    assert entry.mark == "measured"
+    assert entry.score is not None
+    assert entry.score.num_sessions == 55  # 60 judged sessions, the last 5 without an outcome
+
+
+def test_an_outside_library_that_was_stopped_says_so(material: Material) -> None:
+    facts = OutsideFacts(
+        fold_id="2021",
+        name="peer",
+        setting="as it comes",
+        fit_seconds=10.0,
+        forecast_seconds=1.0,
+        seconds_per_step=0.1,
+        steps=100,
+        planned_steps=1000,
+    )
+    rows = pl.DataFrame({"symbol": ["S00"], "session": [material.data.sessions[250]], "score": [1.0]})
+    entry = outside_entry(OutsideResult(facts=facts, predictions=score_frame(rows, "peer", "2021", 5)), material)
+    assert entry.fit_seconds == pytest.approx(100.0)
+    assert entry.mark == "estimated"
+    assert "10% of its steps" in entry.how
+
+
+def test_the_plans_rows_are_all_there_and_marked(bench: Bench, material: Material, config: CycleConfig) -> None:
+    speed, memory, accuracy = plan_tables(bench, material, recipe(config), seconds=0.1, quick=True, say=lambda _: None)
+    assert column(speed, "machine")[:-1] == [row.name for row in PLAN_ROWS]
+    assert column(speed, "102 models, the plan")[:4] == ["26-34 h (c)", "42-60 h (c)", "76-102 h (c)", "51-77 h (c)"]
+    assert column(speed, "cost")[0] == "$50 a month (c)"
+    letter = column(speed, next(name for name in speed.columns if "to the letter" in name))
+    assert all(cell.endswith("(e)") for cell in (letter[0], letter[1], letter[2], letter[4]))
+    assert letter[3] == "-"  # nobody measured on an i7-14700
+    a100, t4 = speed.rows[0][4].value, speed.rows[2][4].value
+    assert a100 is not None
+    assert t4 is not None
+    assert t4 / a100 == pytest.approx(312 / 65)  # dense peaks of the data sheets
+    assert column(memory, "to the letter, vnfleet")[-1].endswith("(m)")
+    assert column(accuracy, "scope") == [scope for scope, _, _ in ACCURACY_CLAIMS]
+    assert column(accuracy, "absolute accuracy [95 %], base rate") == ["-", "-", "-"]
+
+
+def test_the_record_is_whole_and_the_scratch_is_gone(material: Material, tmp_path: Path) -> None:
+    options = BenchOptions(quick=True, seconds=0.05)
+    scratch = tmp_path / "scratch"
+    report = run_train_bench("labels", material, options, scratch=scratch, command="vnfleet bench train")
+    assert not scratch.exists()
+    assert not report.whole
+    assert report.code.startswith("recipe ")
+    json.dumps(report.as_json(), allow_nan=False)
+
+
+def test_quick_means_small_and_lengths_must_mean_something(material: Material) -> None:
+    assert recipe_of(material, BenchOptions(quick=True)).training.num_seeds == 1
+    assert BenchOptions().slice_seconds == 30.0
+    assert BenchOptions(peer_minutes=2.0).peer_seconds == 120.0
+    with pytest.raises(ValueError, match="epochs at least 1"):
+        BenchOptions(epochs=0)
+
+
+def test_without_prices_a_market_of_the_plans_size_is_simulated() -> None:
+    whole, small = (simulated_config(CycleConfig(), quick=quick) for quick in (False, True))
+    assert whole.simulated.num_symbols == 289
+    assert SIMULATED_AS_OF.year - whole.simulated.start.year + 1 == 12
+    assert small.universe.models < small.simulated.num_symbols < 60
+    assert whole.source.kind == small.source.kind == "simulated"
