@@ -58,10 +58,10 @@ def hand_count(bench: Bench, symbols: list[str], context: int) -> int:
 
 
 def test_separate_windows_are_counted_by_hand(bench: Bench, config: CycleConfig) -> None:
-    recipe = window_recipe(config.model)
+    recipe = window_recipe(config.model, max_epochs=2)
     small = replace(recipe.model, d_model=16, num_heads=2, num_layers=2, d_ff=32, head="linear", window_sessions=20)
     symbols = ["S00", "S05", "S07"]
-    rate = bench.separate(replace(recipe, model=small), symbols, 2)
+    rate = bench.separate(replace(recipe, model=small), symbols)
     assert rate.finished
     assert rate.num_models == 3
     assert rate.labels_in_all == 2 * hand_count(bench, symbols, 19)
@@ -71,13 +71,13 @@ def test_separate_windows_are_counted_by_hand(bench: Bench, config: CycleConfig)
 
 
 def test_the_shared_network_is_counted_over_all_symbols(bench: Bench, config: CycleConfig) -> None:
-    rate = bench.pooled(Recipe(config.model, config.training, config.objective), 2)
+    rate = bench.pooled(Recipe(config.model, config.training, config.objective))
     assert rate.finished
     assert rate.labels_in_all == 2 * hand_count(bench, list(bench.data.symbols), config.model.context_sessions)
 
 
 def test_a_slice_is_marked_unfinished_and_leaves_no_result(bench: Bench, config: CycleConfig) -> None:
-    rate = bench.pooled(Recipe(config.model, config.training, config.objective), 2, max_seconds=1e-6)
+    rate = bench.pooled(Recipe(config.model, config.training, config.objective), max_seconds=1e-6)
     assert not rate.finished
     assert not list(bench.scratch.iterdir())  # the next one must not go on from its checkpoint
     assert rate.labels_per_second > 0

@@ -53,8 +53,9 @@ def test_labels_has_the_plans_loop_first_and_marks_every_rate(bench: Bench) -> N
 
 def test_a_row_is_the_faster_of_its_thread_counts() -> None:
     rates = {1: 20.0, 2: 15.0}
-    best = labels._fastest(lambda threads: labels._Measured(rates[threads], 1, threads, "float32", 1.0, 1), (1, 2))
-    assert best.threads == 1
+    found = labels._by_threads(lambda count: labels._Measured(rates[count], 1, count, "float32", 1.0, 1), (1, 2))
+    assert labels._fastest(found).threads == 1
+    assert "20 labels/s on 1 thread, 15 labels/s on 2 threads" in labels._rates_in_words(found)
 
 
 def test_the_longest_histories_come_first(bench: Bench) -> None:

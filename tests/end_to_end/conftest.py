@@ -42,7 +42,7 @@ def tiny_config() -> CycleConfig:
         folds=FoldsConfig(years=(2022,), min_train_sessions=250),
         model=StockformerConfig(d_model=16, num_heads=2, num_layers=1, d_ff=32, band_sessions=15),
         training=TrainingConfig(num_seeds=1, max_epochs=2, valid_sessions=60, delta_penalties=(1.0,), delta_epochs=1),
-        machine=MachineConfig(processes=1, num_threads=1),
+        machine=MachineConfig(processes=1, num_threads=1, checkpoint_frac=0.25),
         gate=GateLimits(min_sessions=100),
     )
 

@@ -22,7 +22,7 @@ from vnfleet.releases.gate import GateLimits
 from vnfleet.releases.registry import open_release
 from vnfleet.training.machine.config import MachineConfig
 from vnfleet.training.recipe import ObjectiveConfig
-from vnfleet.training.unit_result import UNIT_KIND, result_folder
+from vnfleet.training.unit_result import SELECTION_NAME, UNIT_KIND, read_selection, result_folder
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Factory
@@ -34,14 +34,20 @@ def step_of(week: Week, name: str) -> StepOutcome:
     return next(step for step in week.steps if step.name == name)
 
 
+def unit_ids_of(week: Week) -> list[str]:
+    ids = step_of(week, "train").facts["unit_ids"]
+    assert isinstance(ids, list)
+    return [str(unit_id) for unit_id in ids]
+
+
 def separate_config(like: CycleConfig) -> CycleConfig:
-    """One model per symbol; nothing orders symbols in the loss, so that the pooled score is noise and loses the race."""
+    """One model per symbol; nothing orders symbols in the loss, so the pooled score is noise and loses the race."""
     return dataclasses.replace(
         like,
         training=dataclasses.replace(like.training, strategy="separate"),
         objective=ObjectiveConfig(rank_ic_weight=0.0, rank_mse_weight=0.0, path_weight=1.0),
         gate=GateLimits(min_sessions=100, significance=0.25),
-        machine=MachineConfig(processes=1, num_threads=1, precision="float32"),
+        machine=MachineConfig(processes=1, num_threads=1, precision="float32", checkpoint_frac=1.0),
     )
 
 
@@ -94,9 +100,7 @@ def test_a_week_of_separate_models_ends_with_a_release_that_they_serve(separate:
 def test_separate_and_pooled_models_race_on_the_same_sessions(separate: tuple[Factory, Week]) -> None:
     step = step_of(separate[1], "evaluate")
     daily = pl.read_parquet(step.folder / "daily_ic.parquet").drop_nulls("rank_ic")
-    sessions = {
-        str(name): frame.get_column("session").to_list() for (name,), frame in daily.group_by("model_id")
-    }
+    sessions = {str(name): frame.get_column("session").to_list() for (name,), frame in daily.group_by("model_id")}
     names = sorted(sessions, key=lambda name: name.rpartition("-")[2])
     assert [name.rpartition("-")[2] for name in names] == ["pooled", "reversal_1d", "separate"]
     assert all(sorted(one) == sorted(sessions[names[0]]) for one in sessions.values())
@@ -126,7 +130,7 @@ def test_two_processes_train_what_one_does(
     names = ("recipe_id", "unit_ids", "weights_sha256", "validation_ic", "epochs")
     assert {name: ours[name] for name in names} == {name: theirs[name] for name in names}
     assert "2 x 1 thread" in str(ours["plan_of_work"])
-    for unit_id in json.loads(json.dumps(ours["unit_ids"])):
+    for unit_id in unit_ids_of(week):
         here, there = (
             verify(result_folder(each.workdir / "checkpoints", unit_id), UNIT_KIND).content_sha256
             for each in (factory, separate[0])
@@ -134,14 +138,30 @@ def test_two_processes_train_what_one_does(
         assert here == there
 
 
-def test_next_week_refreshes_the_separate_set(separate: tuple[Factory, Week], tmp_path: Path) -> None:
+def test_next_week_judges_the_separate_set_by_its_own_validation(
+    separate: tuple[Factory, Week], tmp_path: Path
+) -> None:
     workdir = tmp_path / "work"
     shutil.copytree(separate[0].workdir, workdir)
     factory = dataclasses.replace(separate[0], workdir=workdir)
     before = set(factory.files("checkpoints"))
     week = factory.run(factory.next_week)
     assert week.decision is not None
-    assert (week.decision.kind, week.decision.serving, week.decision.deploys) == ("refresh", "separate", True)
-    assert week.current_release_id != separate[1].current_release_id
+    assert (week.decision.kind, week.decision.serving) == ("refresh", "separate")
+    checks = {check.name: check for check in week.decision.checks}
+    assert checks["agrees_with_current"].passed
+    assert float(str(checks["agrees_with_current"].value)) > 0.9
+    own = float(str(step_of(week, "train").facts["validation_ic"]))
+    (select,) = (
+        read_selection(factory.workdir / "checkpoints", unit_id)
+        for unit_id in unit_ids_of(week)
+        if unit_id not in unit_ids_of(separate[1])
+        and (result_folder(factory.workdir / "checkpoints", unit_id) / SELECTION_NAME).is_file()
+    )
+    assert abs(own - select.valid_rank_ic) > 0.02  # the pooled score is noise, and says nothing of this set
+    assert checks["validation_as_usual"].value == own
+    assert checks["validation_as_usual"].passed is (own > 0.0)
+    assert week.decision.deploys is (own > 0.0)
+    assert (week.current_release_id != separate[1].current_release_id) is (own > 0.0)
     new = {name.split("/")[0] for name in set(factory.files("checkpoints")) - before} - {"baselines"}
     assert len(new) == 4  # select, one member and two shards of symbols of the live fold

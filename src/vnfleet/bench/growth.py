@@ -109,11 +109,11 @@ def measure_size(
     reset_peak_memory()
     data = load_training_data(folder / "package", mapped=True)
     bench = Bench(data=data, model=recipe.model, fold=_fold_of(data), machine=machine, scratch=folder)
-    rate = bench.pooled(replace(recipe, training=replace(recipe.training, strategy="pooled")), 8, seconds)
+    rate = bench.pooled(replace(recipe, training=replace(recipe.training, strategy="pooled")), seconds)
     return Size(
         num_symbols=num_symbols,
         years=years,
-        labels_of_epoch=rate.labels_in_all / 8,
+        labels_of_epoch=rate.labels_in_all / recipe.training.max_epochs,
         labels_per_second=rate.labels_per_second,
         data_bytes=data.values_STF.nbytes + data.present_ST.nbytes + data.returns_HST.nbytes,
         empty_bytes=empty,

@@ -312,7 +312,7 @@ def _case_table(case: InferCase, threads: int, weights: str) -> Table:
     compared = f"{case.compared_sessions} sessions"
     notes = [
         (
-            f"{case.num_symbols} symbols, {case.num_members} members, weights {weights}, {threads} threads; shortest "
+            f"{case.num_symbols} symbols, {case.num_members} members, weights {weights}, threads: {threads}; shortest "
             f"time of {span}, all paths in turn."
         ),
         (

@@ -106,10 +106,17 @@ def labels_tables(bench: Bench, *, seconds: float, num_symbols: int = SHARD_SYMB
         ("fleet, streaming", fleet(lambda at: at.separate(streaming_recipe(model), symbols, seconds))),
         ("fleet, streaming, shared", fleet(lambda at: at.pooled(pooled_recipe(model), seconds))),
     ]
-    found = [(name, _fastest(measure, threads)) for name, measure in entries]
-    base = found[0][1].labels_per_second
-    rows = tuple(_row(name, measured, base, peaks) for name, measured in found)
-    notes = (*_NOTES, *(f"Peak: {peak.sentence}." for peak in peaks.values()), f"Device: {environment.device_name}.")
+    found = [(name, _by_threads(measure, threads)) for name, measure in entries]
+    plan = found[0][1]
+    base = _fastest(plan).labels_per_second
+    rows = tuple(_row(name, _fastest(measured), base, peaks) for name, measured in found)
+    by_threads = (_rates_in_words(plan),) if len(plan) > 1 else ()
+    notes = (
+        *_NOTES,
+        *by_threads,
+        *(f"Peak: {peak.sentence}." for peak in peaks.values()),
+        f"Device: {environment.device_name}.",
+    )
     title = "Training labels per second at the plan's size"
     return (Table(title=title, columns=_COLUMNS, rows=rows, notes=notes),)
 
@@ -126,8 +133,8 @@ class _Measured:
     parameters: int
 
 
-def _fastest(measure: Callable[[int], _Measured], threads: Sequence[int]) -> _Measured:
-    """Return the best of several thread counts: nobody is held to a number of threads that hurts it."""
+def _by_threads(measure: Callable[[int], _Measured], threads: Sequence[int]) -> list[_Measured]:
+    """Return what each number of threads reaches; the process gets its own number back."""
     found = []
     before = torch.get_num_threads()
     for count in threads:
@@ -136,7 +143,17 @@ def _fastest(measure: Callable[[int], _Measured], threads: Sequence[int]) -> _Me
         with ordinary_kernels():
             found.append(measure(count))
     torch.set_num_threads(before)
+    return found
+
+
+def _fastest(found: Sequence[_Measured]) -> _Measured:
+    """Return the best of several thread counts: nobody is held to a number of threads that hurts it."""
     return max(found, key=lambda measured: measured.labels_per_second)
+
+
+def _rates_in_words(found: Sequence[_Measured]) -> str:
+    rates = [f"{one.labels_per_second:.3g} labels/s on {one.threads} thread{'s' * (one.threads > 1)}" for one in found]
+    return f"The plan's recipe: {', '.join(rates)} (torch takes all by default)."
 
 
 def longest_histories(bench: Bench, num_symbols: int) -> list[str]:

@@ -76,7 +76,7 @@ def run_literal(bench: Bench, *, seconds: float, num_models: int = PLAN_MODELS) 
     with PeakWatch() as watch:
         for start in range(0, len(symbols), size):
             begun = time.perf_counter()
-            rate = bench.separate(recipe, symbols[start : start + size], PLAN_EPOCHS, seconds)
+            rate = bench.separate(recipe, symbols[start : start + size], seconds)
             spent += time.perf_counter() - begun
             rates.append(rate)
             if not rate.finished:

@@ -138,7 +138,7 @@ def _run_plan(bench: Bench, material: Material, recipe: Recipe, *, seconds: floa
     symbols = longest_histories(bench, FIVE)
     one_label_seconds = literal.seconds / literal.labels
     if quick:
-        alone = bench.separate(window_recipe(bench.model), symbols[:1], PLAN_EPOCHS, seconds)
+        alone = bench.separate(window_recipe(bench.model), symbols[:1], seconds)
         five = (
             one_label_seconds * sum(bench.labels_of(symbols, plan_network(bench.model).context_sessions)) * PLAN_EPOCHS
         )
@@ -244,8 +244,8 @@ def _speed(bench: Bench, run: PlanRun) -> Table:
             ),
             (
                 f"Estimated for a card: as if it reached the share of its matmul peak that this machine reached "
-                f"({run.share:.1%} in {run.precision}); one model: its share of the stack. Small models often reach a "
-                "smaller share of a larger card, so read these as a lower limit until measured there."
+                f"({run.share:.1%} in {run.precision}); one model: its share of the stack. A rough guess either "
+                "way: small models rarely fill a large card, and a CPU is not one."
             ),
             "Claimed: the plan's section Performance Benchmarks; nobody measured it, as far as is known.",
             "i7-14700: run this command there; nothing here says what it reaches.",

@@ -117,7 +117,7 @@ class BenchReport:
             f"{LEGEND}.",
             "",
         ]
-        return "\n".join(lines) + "\n\n".join(table.markdown() for table in self.tables) + "\n"
+        return "\n".join(lines) + "\n" + "\n\n".join(table.markdown() for table in self.tables) + "\n"
 
     def write(self, folder: Path) -> Path:
         """Write the page as ``<name>_<date>.md`` into `folder` and return its path; a page of that day is replaced."""

@@ -41,7 +41,7 @@ class VnfleetError(Exception):
         where: object | None = None,
         fix: str | None = None,
     ) -> None:
-        self.what = what
+        self.what, self.found, self.fix = what, found, fix
         details = (("expected", expected), ("found", found), ("where", where), ("next", fix))
         lines = [what, *(f"  {label}: {value}" for label, value in details if value is not None)]
         super().__init__("\n".join(lines))

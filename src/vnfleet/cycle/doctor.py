@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Literal
 
 from vnfleet.core.atomic import write_text
-from vnfleet.core.errors import BadDataError, RemoteError, VnfleetError
+from vnfleet.core.errors import BadDataError, RemoteError, UsageError, VnfleetError
 from vnfleet.cycle.measure import gib
 from vnfleet.cycle.runner import latest_cycle, read_steps
 from vnfleet.cycle.workdir import Folders
 from vnfleet.remote.rclone import find_rclone
+from vnfleet.training.machine.config import MachineConfig
+from vnfleet.training.machine.cores import core_map
+from vnfleet.training.machine.devices import can_compile, choose_device
 
 LIBRARIES = ("torch", "numpy", "polars", "polars-talib", "lightgbm", "numba")
 MIN_MEMORY_GIB = 6.0
@@ -40,10 +43,12 @@ class Finding:
 
 def examine(workdir: Path, today: date) -> tuple[Finding, ...]:
     """Return what was found; nothing is changed but a file that is written to `workdir` and removed again."""
+    cores = core_map()
     return (
         _python(),
         *_libraries(),
-        Finding(name="cores", state="ok", found=str(_usable_cores())),
+        Finding(name="cores", state="ok", found=f"{len(cores.cores)} to compute on: {cores.words}"),
+        *_device(),
         _memory(),
         _disk(workdir),
         _rclone(),
@@ -66,8 +71,15 @@ def _libraries() -> Iterator[Finding]:
             yield Finding(name=name, state="problem", found="not installed", fix="make install")
 
 
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _device() -> Iterator[Finding]:
+    """Report what would train here, and whether it can be compiled."""
+    try:
+        choice = choose_device(MachineConfig())
+    except UsageError as error:
+        yield Finding(name="device", state="problem", found=f"{error.what}: {error.found}", fix=error.fix or "")
+        return
+    yield Finding(name="device", state="ok", found=choice.words)
+    yield Finding(name="compiler", state="ok", found=can_compile(choice)[1])
 
 
 def _memory() -> Finding:

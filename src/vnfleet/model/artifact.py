@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -27,6 +27,7 @@ from vnfleet.features.cube import FeatureCube
 from vnfleet.model.ensemble import (
     Calibration,
     Ensemble,
+    EnsembleForecast,
     Member,
     Scaler,
     eligible_sessions,
@@ -37,6 +38,9 @@ from vnfleet.model.stockformer import Deltas, StockformerConfig, weight_shapes
 
 ARTIFACT_SCHEMA_VERSION: Final = 2
 ARTIFACT_SUFFIX: Final = "_stockformer.pt"
+
+SetForecaster = Callable[[Sequence[Ensemble], np.ndarray, np.ndarray, range], EnsembleForecast]
+"""What computes the forecasts of one pass: ensembles, raw features [S, T, F], presence [S, T], sessions on T."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,9 +153,17 @@ def read_artifact(path: Path) -> Artifact:
 
 
 def forecast_artifacts(
-    artifacts: Sequence[Artifact], cube: FeatureCube, sessions: Sequence[date], model_id: str, fold_id: str
+    artifacts: Sequence[Artifact],
+    cube: FeatureCube,
+    sessions: Sequence[date],
+    model_id: str,
+    fold_id: str,
+    *,
+    forecast: SetForecaster = forecast_ensembles,
 ) -> pl.DataFrame:
     """Return the predictions of many artifacts for `sessions` of `cube`, in one batched pass per shared backbone.
+
+    `forecast` computes a pass: `forecast_ensembles` or another path to its numbers, see `vnfleet.model.inference`.
 
     Raises `BadDataError` when the cube's features differ from those an artifact was trained on, or a session is not
     in the cube.
@@ -160,21 +172,18 @@ def forecast_artifacts(
     place = {symbol: index for index, symbol in enumerate(cube.symbols)}
     for artifact in artifacts:
         _check_features(artifact, cube)
-    for group in _passes([artifact for artifact in artifacts if artifact.symbol in place]):
+    for group, ensembles in passes_of([artifact for artifact in artifacts if artifact.symbol in place]):
         rows = np.asarray([place[artifact.symbol] for artifact in group])
-        ensembles = [artifact.ensemble for artifact in group]
-        if len(group) > 1 and _shares_backbone(group):
-            ensembles = [dataclasses.replace(ensembles[0], members=_stacked_members(group))]
         present_ST = cube.present_ST[rows]
         eligible_ST = eligible_sessions(present_ST, ensembles[0].context_sessions)
         columns = [_column(cube, session) for session in sessions]
         span = range(min(columns), max(columns) + 1)
-        forecast = forecast_ensembles(ensembles, cube.values_STF[rows], present_ST, span)
+        found = forecast(ensembles, cube.values_STF[rows], present_ST, span)
         wanted = np.zeros(len(span), dtype=bool)
         wanted[[column - span.start for column in columns]] = True
         frames.append(
             prediction_rows(
-                forecast,
+                found,
                 [ensemble.calibration for ensemble in ensembles],
                 eligible_ST[:, span.start : span.stop] & wanted,
                 [artifact.symbol for artifact in group],
@@ -212,8 +221,22 @@ def _check_features(artifact: Artifact, cube: FeatureCube) -> None:
         )
 
 
-def _passes(artifacts: Sequence[Artifact]) -> list[list[Artifact]]:
-    """Return the artifacts in groups that one pass can forecast: of one backbone, or each alone but of equal shape."""
+def passes_of(artifacts: Sequence[Artifact]) -> list[tuple[list[Artifact], list[Ensemble]]]:
+    """Return the artifacts in groups that one pass can forecast, each with what `forecast_ensembles` takes for it.
+
+    A group shares one backbone, and has one ensemble with everybody's deltas, or its networks have equal shapes, and
+    there is one ensemble for each.
+    """
+    passes = []
+    for group in _groups(artifacts):
+        ensembles = [artifact.ensemble for artifact in group]
+        if len(group) > 1 and _shares_backbone(group):
+            ensembles = [dataclasses.replace(ensembles[0], members=_stacked_members(group))]
+        passes.append((group, ensembles))
+    return passes
+
+
+def _groups(artifacts: Sequence[Artifact]) -> list[list[Artifact]]:
     groups: dict[str, list[Artifact]] = {}
     for artifact in artifacts:
         groups.setdefault(_backbone_id(artifact), []).append(artifact)

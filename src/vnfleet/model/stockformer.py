@@ -363,39 +363,37 @@ def sinusoidal_positions(length: int, width: int) -> Tensor:
     return code
 
 
-def _num_blocks(num_queries: int) -> int:
-    return -(-num_queries // BLOCK_SESSIONS)
+def _blocks(num_queries: int, band_sessions: int) -> tuple[int, int, int]:
+    """Return how many blocks queries make, the rows of each, and how many blocks of keys lie before one at most."""
+    rows = min(BLOCK_SESSIONS, num_queries)
+    return -(-num_queries // rows), rows, -(-(band_sessions - 1) // rows)
 
 
-def _blocks_back(config: StockformerConfig) -> int:
-    """Return how many blocks of keys lie before the one of the queries, at most."""
-    return -(-(config.band_sessions - 1) // BLOCK_SESSIONS)
-
-
-def _key_blocks(x_SKX: Tensor, blocks: int, back: int) -> Tensor:
-    """Return for each block of queries the keys its bands can reach, whole blocks: [S, blocks, (back + 1) BLOCK, X].
+def _key_blocks(x_SKX: Tensor, blocks: int, rows: int, back: int) -> Tensor:
+    """Return for each block of queries the keys its bands can reach, whole blocks: [S, blocks, (back + 1) rows, X].
 
     Blocks are cut and joined instead of unfolded: the backward pass of an overlapping view is slow.
     """
-    padding = (blocks + back) * BLOCK_SESSIONS - x_SKX.shape[1]
+    padding = (blocks + back) * rows - x_SKX.shape[1]
     padded = functional.pad(x_SKX, (0, 0, 0, padding))
-    cut = padded.view(x_SKX.shape[0], blocks + back, BLOCK_SESSIONS, x_SKX.shape[2])
+    cut = padded.view(x_SKX.shape[0], blocks + back, rows, x_SKX.shape[2])
     return torch.cat([cut[:, first : first + blocks] for first in range(back + 1)], dim=2)
 
 
 def band_bias(present_ST: Tensor, num_queries: int, config: StockformerConfig) -> Tensor:
-    """Return the additive attention bias per block, shape [S, blocks, heads, BLOCK, keys of a block].
+    """Return the additive attention bias per block, shape [S, blocks, heads, rows, keys of a block].
 
     Inside the band a key costs slope x distance (slopes 2^(-8 i / heads)); outside, and where absent, it is masked.
     """
-    band, blocks, back, device = config.band_sessions, _num_blocks(num_queries), _blocks_back(config), present_ST.device
-    row = torch.arange(BLOCK_SESSIONS, device=device).unsqueeze(1)
-    column = torch.arange((back + 1) * BLOCK_SESSIONS, device=device).unsqueeze(0)
+    band, device = config.band_sessions, present_ST.device
+    blocks, rows, back = _blocks(num_queries, band)
+    row = torch.arange(rows, device=device).unsqueeze(1)
+    column = torch.arange((back + 1) * rows, device=device).unsqueeze(0)
     distance = row + band - 1 - column
     slopes = 2.0 ** (-8.0 * torch.arange(1, config.num_heads + 1, device=device) / config.num_heads)
     bias_HQK = -slopes[:, None, None] * distance
     bias_HQK = bias_HQK.masked_fill((distance < 0) | (distance >= band), MASKED)
-    present_SBK = _key_blocks(present_ST.unsqueeze(-1), blocks, back).squeeze(-1)
+    present_SBK = _key_blocks(present_ST.unsqueeze(-1), blocks, rows, back).squeeze(-1)
     absent = torch.zeros(present_SBK.shape, device=device).masked_fill_(~present_SBK, MASKED)
     return bias_HQK + absent[:, :, None, None, :]
 
@@ -409,13 +407,13 @@ def banded_attention(
     sessions. On a GPU the library's fused kernel is used; on a CPU it is slower than plain products in bf16.
     """
     heads, (num_queries, width) = config.num_heads, query_SQD.shape[1:]
-    blocks, back = _num_blocks(num_queries), _blocks_back(config)
+    blocks, rows, back = _blocks(num_queries, config.band_sessions)
     query, key, value = (
         part.view(part.shape[0], blocks, -1, heads, width // heads).transpose(2, 3)  # S B H Q|K d
         for part in (
-            functional.pad(query_SQD, (0, 0, 0, blocks * BLOCK_SESSIONS - num_queries)),
-            _key_blocks(key_SKD, blocks, back),
-            _key_blocks(value_SKD, blocks, back),
+            functional.pad(query_SQD, (0, 0, 0, blocks * rows - num_queries)),
+            _key_blocks(key_SKD, blocks, rows, back),
+            _key_blocks(value_SKD, blocks, rows, back),
         )
     )
     if query.is_cuda:

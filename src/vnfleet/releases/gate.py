@@ -47,7 +47,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Champion:
-    """What runs today: `model_id` names its daily rank IC, `serving` is "adapted", "pooled" or a baseline's name."""
+    """What runs today: `model_id` names its daily rank IC, `serving` is a strategy or a baseline's name."""
 
     model_id: str
     serving: str
@@ -74,7 +74,7 @@ def decide_recipe(
         Frame [model_id, session, rank_ic] of one horizon, one row per model and walk-forward session; null or NaN
         rank_ic (a session without a ranking) is left out.
     candidates
-        "adapted" and/or "pooled" -> its model_id.
+        "pooled" and/or one strategy with models per symbol -> its model_id.
     baselines
         Name -> model_id; one without any rank IC (always-up) is reported and cannot serve.
     champion

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import polars as pl
 
 from vnfleet.evaluation.splits import Fold
 from vnfleet.model.ensemble import Calibration, Ensemble, eligible_sessions, forecast_ensembles, prediction_rows
-from vnfleet.training.dataset import TrainingData
+from vnfleet.training.dataset import TrainingData, rank_target
 from vnfleet.training.plan import fold_units, units_of
 from vnfleet.training.recipe import Recipe, Strategy
 from vnfleet.training.unit_result import Selection, read_ensemble, read_selection, read_separate
@@ -23,12 +23,14 @@ class FoldModels:
 
     ensembles : one that serves all `symbols`, its deltas in their order, or one for each of them.
     valid_accuracy : by symbol, on the validation tail.
+    valid_rank_ic : of the set, on the validation tail.
     selection : what the tail decided for the shared backbone.
     """
 
     symbols: tuple[str, ...]
     ensembles: tuple[Ensemble, ...]
     valid_accuracy: dict[str, float]
+    valid_rank_ic: float
     selection: Selection
 
 
@@ -45,10 +47,12 @@ def fold_models(recipe: Recipe, fold: Fold, data: TrainingData, units_root: Path
         models = read_separate(
             units_root, [(unit.unit_id, recipe.separate_config(unit.seed)) for unit in units], data.feature_names
         )
+        said = {symbol: models[symbol].valid_score_O for symbol in known}
         return FoldModels(
             symbols=known,
             ensembles=tuple(models[symbol].ensemble for symbol in known),
             valid_accuracy={symbol: models[symbol].valid_accuracy for symbol in known},
+            valid_rank_ic=valid_rank_ic(recipe, fold, data, said),
             selection=selection,
         )
     adapted = strategy == "adapted"
@@ -63,8 +67,25 @@ def fold_models(recipe: Recipe, fold: Fold, data: TrainingData, units_root: Path
         symbols=known if adapted else data.symbols,
         ensembles=(ensemble,),
         valid_accuracy=selection.valid_accuracy_by_symbol,
+        valid_rank_ic=selection.valid_rank_ic,
         selection=selection,
     )
+
+
+def valid_rank_ic(recipe: Recipe, fold: Fold, data: TrainingData, scores: Mapping[str, np.ndarray]) -> float:
+    """Return the mean rank correlation per session of the scores of models that were judged one by one; 0 if none."""
+    place = {symbol: index for index, symbol in enumerate(data.symbols)}
+    score_SO = np.stack(list(scores.values()))
+    returns_SO = data.returns_HST[-1, [place[symbol] for symbol in scores], fold.valid.start : fold.valid.stop]
+    known_SO = np.isfinite(score_SO) & np.isfinite(returns_SO)
+    ranks_SO, targets_SO = rank_target(score_SO, known_SO), rank_target(returns_SO, known_SO)
+    least = min(recipe.objective.min_labels_per_session, max(2, len(scores)))
+    values = [
+        float(np.corrcoef(ranks_SO[known_SO[:, column], column], targets_SO[known_SO[:, column], column])[0, 1])
+        for column in np.flatnonzero(known_SO.sum(0) >= least)
+        if np.ptp(ranks_SO[known_SO[:, column], column]) and np.ptp(targets_SO[known_SO[:, column], column])
+    ]
+    return float(np.mean(values)) if values else 0.0
 
 
 def forecast_fold(

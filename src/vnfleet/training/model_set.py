@@ -60,7 +60,7 @@ def write_model_set(
             reference_universe=data.symbols,
             ids=ids,
             validation={
-                "set_rank_ic": models.selection.valid_rank_ic,
+                "set_rank_ic": models.valid_rank_ic,
                 "accuracy": models.valid_accuracy[symbol],
             },
         )

@@ -52,7 +52,8 @@ def run_separate(run: UnitRun, scratch: Path) -> dict[str, str]:
     selected = _fit_groups(run, prepared, sessions, enough, [training.max_epochs] * len(data.symbols), "select", valid)
     usual = int(np.median(selected.epochs)) if enough else training.max_epochs
     epochs = dict(zip(enough, selected.epochs, strict=True))
-    calibrations = _calibrations(run, prepared, valid, enough, selected)
+    valid_score_SO = _valid_scores(run, prepared, valid, enough, selected)
+    calibrations = _calibrations(prepared, valid_score_SO, unit.valid, enough)
 
     prepared = prepare_separate(data, range(*unit.refit), unit.refit[1], context, run.objective)
     sessions = run.decision_sessions(*unit.refit)
@@ -78,7 +79,7 @@ def run_separate(run: UnitRun, scratch: Path) -> dict[str, str]:
         valid_accuracy=tuple(calibrations[row][1] for row in everyone),
         weights_sha256=sha256,
     )
-    write_separate(scratch, stacked, prepared.scaling, facts)
+    write_separate(scratch, stacked, prepared.scaling, facts, valid_score_SO)
     return {"weights_sha256": sha256}
 
 
@@ -218,26 +219,39 @@ class _Judge:
         return [-float(loss) for loss in loss_K]
 
 
+def _valid_scores(run: UnitRun, prepared: Prepared, valid: range, rows: Sequence[int], fitted: _Fitted) -> np.ndarray:
+    """Return what the selected models of `rows` said on the unit's validation tail, NaN without model or label.
+
+    A score is the forecast return as a fraction; the sessions are those of `unit.valid`.
+    """
+    start, stop = run.unit.valid
+    score_SO = np.full((len(prepared.present_ST), stop - start), np.nan, dtype=np.float32)
+    if rows and valid:
+        network = Stockformer(run.config, len(rows))
+        network.load_weights(fitted.weights)
+        own = np.asarray(rows)
+        said_SO = run_network(network, prepared.scaled_STF[own], prepared.present_ST[own], valid, None).score_SO
+        scale_S1 = np.asarray([prepared.scaling[row].label_scale_H[-1:] for row in rows])
+        score_SO[own, valid.start - start :] = said_SO * scale_S1
+    score_SO[~prepared.labelled_ST[:, start:stop]] = np.nan
+    return score_SO
+
+
 def _calibrations(
-    run: UnitRun, prepared: Prepared, valid: range, rows: Sequence[int], fitted: _Fitted
+    prepared: Prepared, score_SO: np.ndarray, valid: tuple[int, int], rows: Sequence[int]
 ) -> dict[int, tuple[tuple[float, float], float]]:
     """Return (intercept, slope) of the probability of a rise and the accuracy per row, from its own validation tail.
 
-    A score is the forecast return as a fraction. Rows that were not judged get the median of the others.
+    Rows that were not judged get the median of the others.
     """
     found: dict[int, tuple[tuple[float, float], float]] = {}
-    if rows:
-        network = Stockformer(run.config, len(rows))
-        network.load_weights(fitted.weights)
-        own, span = np.asarray(rows), slice(valid.start, valid.stop)
-        score_SO = run_network(network, prepared.scaled_STF[own], prepared.present_ST[own], valid, None).score_SO
-        for place, row in enumerate(rows):
-            known = prepared.labelled_ST[row, span]
-            score = score_SO[place, known].astype(np.float64) * float(prepared.scaling[row].label_scale_H[-1])
-            up = prepared.path_HST[-1][row, span][known] > 0.0
-            intercept, slope = fit_logistic(score, up.astype(np.float64)) if known.any() else (0.0, 0.0)
-            right = (Calibration(intercept, slope).probability(score) >= 0.5) == up
-            found[row] = ((intercept, slope), float(right.mean()) if known.any() else 0.5)
+    for row in rows:
+        known = np.isfinite(score_SO[row])
+        score = score_SO[row, known].astype(np.float64)
+        up = prepared.path_HST[-1][row, slice(*valid)][known] > 0.0
+        intercept, slope = fit_logistic(score, up.astype(np.float64)) if known.any() else (0.0, 0.0)
+        right = (Calibration(intercept, slope).probability(score) >= 0.5) == up
+        found[row] = ((intercept, slope), float(right.mean()) if known.any() else 0.5)
     pairs = np.asarray([each[0] for each in found.values()] or [(0.0, 0.0)])
     usual = (float(np.median(pairs[:, 0])), float(np.median(pairs[:, 1])))
     return {row: found.get(row, (usual, 0.5)) for row in range(len(prepared.present_ST))}

@@ -97,9 +97,19 @@ def write_member(
     (folder / MEMBER_NAME).write_text(facts.model_dump_json(indent=1), encoding="utf-8")
 
 
-def write_separate(folder: Path, stacked: dict[str, Tensor], scaling: Sequence[Scaling], facts: SeparateFacts) -> None:
-    """Write the models of one `separate` unit, stacked in the order of `facts.symbols`, into its scratch folder."""
+def write_separate(
+    folder: Path,
+    stacked: dict[str, Tensor],
+    scaling: Sequence[Scaling],
+    facts: SeparateFacts,
+    valid_score_SO: np.ndarray,
+) -> None:
+    """Write the models of one `separate` unit, stacked in the order of `facts.symbols`, into its scratch folder.
+
+    valid_score_SO : what the selected models said on the validation tail, as fractions, NaN without model or label.
+    """
     tensors = {f"weights/{name}": tensor.contiguous() for name, tensor in stacked.items()} | _scaling_tensors(scaling)
+    tensors["valid_score"] = torch.from_numpy(valid_score_SO)
     save_file(tensors, folder / TENSORS_NAME)
     (folder / SEPARATE_NAME).write_text(facts.model_dump_json(indent=1), encoding="utf-8")
 
@@ -155,11 +165,15 @@ def read_ensemble(
 
 @dataclass(frozen=True, slots=True)
 class SeparateModel:
-    """One symbol's finished ensemble with its validation accuracy and figure (means over members)."""
+    """One symbol's finished ensemble with its validation accuracy and figure (means over members).
+
+    valid_score_O : its mean score on the sessions of the validation tail, NaN where there is none.
+    """
 
     ensemble: Ensemble
     valid_accuracy: float
     valid_figure: float
+    valid_score_O: np.ndarray
 
 
 def read_separate(
@@ -173,11 +187,13 @@ def read_separate(
     calibrations: dict[str, list[tuple[float, float]]] = {}
     figures: dict[str, list[tuple[float, float]]] = {}
     scalings: dict[str, Scaling] = {}
+    scores: dict[str, list[np.ndarray]] = {}
     for unit_id, config in units:
         folder, tensors = _read(units_root, unit_id)
         facts = SeparateFacts.model_validate_json((folder / SEPARATE_NAME).read_text(encoding="utf-8"))
         for row, symbol in enumerate(facts.symbols):
             scalings[symbol] = _scaling_of(tensors, row)
+            scores.setdefault(symbol, []).append(tensors["valid_score"][row].numpy())
             weights = {name: tensor[row].clone() for name, tensor in _below(tensors, "weights/").items()}
             score_sd = 1.0 / float(scalings[symbol].label_scale_H[-1])
             members.setdefault(symbol, []).append(Member(config, weights, None, score_sd))
@@ -192,7 +208,9 @@ def read_separate(
                 calibration=Calibration(*(float(value) for value in np.mean(calibrations[symbol], axis=0))),
                 members=tuple(own),
             ),
-            *(float(value) for value in np.mean(figures[symbol], axis=0)),
+            valid_accuracy=float(np.mean([accuracy for accuracy, _ in figures[symbol]])),
+            valid_figure=float(np.mean([figure for _, figure in figures[symbol]])),
+            valid_score_O=np.mean(scores[symbol], axis=0),
         )
         for symbol, own in members.items()
     }

@@ -204,10 +204,11 @@ class Step:
         """What autograd holds after the forward pass, each storage once, without parameters, batch and mask bank."""
         sizes: dict[int, int] = {}
         known = {tensor.untyped_storage().data_ptr() for tensor in (*self.network.parameters(), self.x_STF)}
+        bank = {2 * (1 << 22) * 4, 2 * (1 << 22) * 2}  # masks of a model alone are views of it, in either precision
 
         def pack(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
-            if storage.data_ptr() not in known and storage.nbytes() != 2 * (1 << 22) * 4:
+            if storage.data_ptr() not in known and storage.nbytes() not in bank:
                 sizes[storage.data_ptr()] = storage.nbytes()
             return tensor
 

@@ -43,6 +43,7 @@ class Measured:
     processes: int = 4
     threads: int = 2
     seconds_per_step: float = 0.125
+    compiled: bool = False
     words: str = "4 processes x 2 threads"
 
 

@@ -64,7 +64,8 @@ def train(runner: Runner, week: WeekContext, features: StepOutcome) -> StepOutco
         if not week.is_partial:
             _remove_strangers(week.folders.models, paths)
         weights = {path.name: read_artifact(path).weights_sha256 for path in paths}
-        selection = fold_models(recipe, week.live(), data, week.folders.units, strategy).selection
+        models = fold_models(recipe, week.live(), data, week.folders.units, strategy)
+        selection = models.selection
         write_text(scratch / FOLDS_NAME, canonical_json([fold.to_record() for fold in folds]))
         write_text(scratch / MODELS_NAME, json.dumps({path.name: sha256_of_file(path) for path in paths}, indent=1))
         years = ", ".join(fold.fold_id for fold in folds)
@@ -77,7 +78,7 @@ def train(runner: Runner, week: WeekContext, features: StepOutcome) -> StepOutco
                 "live_universe": list(week.live().universe),
                 "artifacts": [path.name for path in paths],
                 "weights_sha256": short_id(weights),
-                "validation_ic": selection.valid_rank_ic,
+                "validation_ic": models.valid_rank_ic,
                 "penalty": selection.penalty,
                 "epochs": selection.epochs,
                 "plan_of_work": plan.words,

@@ -7,6 +7,7 @@ the clock says by then, takes the same decisions.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,11 @@ from vnfleet.training.dataset import PACKAGE_KIND, TrainingData, save_training_d
 from vnfleet.training.engines import pool, ray_cluster
 from vnfleet.training.engines.job import EngineJob
 from vnfleet.training.engines.local import completed_environment, is_finished, run_unit
-from vnfleet.training.environment import this_machine
+from vnfleet.training.environment import NumericEnvironment, this_machine
 from vnfleet.training.machine.budget import BudgetChoice, fit_to_budget, reserve_after, time_left
 from vnfleet.training.machine.config import MachineConfig
 from vnfleet.training.machine.cores import performance_cores
-from vnfleet.training.machine.devices import choose_device
+from vnfleet.training.machine.devices import can_compile, choose_device
 from vnfleet.training.machine.estimate import StepCosts, estimate_work
 from vnfleet.training.machine.memory import available_bytes, limit_bytes, step_bytes
 from vnfleet.training.machine.threads import Layout, measure_layout, share_cores, step_timer
@@ -41,6 +42,8 @@ from vnfleet.training.rehearsal import step_of
 from vnfleet.training.trainer import Progress as UnitProgress
 from vnfleet.training.unit_result import Selection, read_selection
 
+_WORTH_COMPILING = 0.95
+_log = logging.getLogger(__name__)
 _PROCESS_BYTES = 600 * 2**20  # an interpreter with torch, before any data
 
 
@@ -51,6 +54,7 @@ class PlanOfWork:
     recipe: Recipe
     processes: int
     threads: int
+    compiled: bool
     words: str
 
 
@@ -71,7 +75,11 @@ def plan_of_week(folder: Path, week: WeekContext, cube_id: str, folds_facts: Fac
     if record.budget.seconds_left is not None:
         words += f"; {record.budget.words}"
     return PlanOfWork(
-        recipe=fitted_recipe(asked, record.budget), processes=layout.processes, threads=layout.threads, words=words
+        recipe=fitted_recipe(asked, record.budget),
+        processes=layout.processes,
+        threads=layout.threads,
+        compiled=layout.compiled,
+        words=words,
     )
 
 
@@ -128,7 +136,13 @@ class _Decision:
         run = step_of(unit, self.asked, week.data(), environment, machine)
         timer = step_timer(run)
         if environment.device_type == "cuda":  # one process to a card
-            return dataclasses.replace(_unmeasured(1, len(self.cores), self.cores), seconds_per_step=timer(1))
+            seconds = timer(1)
+            layout = dataclasses.replace(_unmeasured(1, len(self.cores), self.cores), seconds_per_step=seconds)
+            faster = self._compiled_seconds(unit, environment)
+            if faster is None or faster > _WORTH_COMPILING * seconds:
+                return layout
+            words = f"compiled: {faster:.3g} s a step instead of {seconds:.3g} s"
+            return dataclasses.replace(layout, seconds_per_step=faster, compiled=True, words=words)
         layout = measure_layout(
             timer,
             self.cores,
@@ -139,6 +153,20 @@ class _Decision:
         )
         week.observer.progress("train", 0.0, float(len(units)), layout.words)
         return layout
+
+    def _compiled_seconds(self, unit: WorkUnit, environment: NumericEnvironment) -> float | None:
+        """Return the seconds of a compiled step; None where compiling is not wanted or does not work.
+
+        On CPUs it is not tried: a tenth was gained there for minutes of compiling (see docs/decisions.md).
+        """
+        if self.machine.compile == "off" or not can_compile(choose_device(self.machine))[0]:
+            return None
+        compiled = environment.model_copy(update={"compiled": True})
+        try:
+            return step_timer(step_of(unit, self.asked, self.week.data(), compiled, self.machine))(1)
+        except Exception as error:  # noqa: BLE001 - whatever a compiler dies of, training goes on without it
+            _log.warning("the network is not compiled: %s", (str(error).splitlines() or [repr(error)])[0])
+            return None
 
     def _open(self, recipe: Recipe) -> list[WorkUnit]:
         units = plan_units(recipe, self.week.data(), self.week.folds())
@@ -210,7 +238,7 @@ def run_plan(week: WeekContext, plan: PlanOfWork, units: Sequence[WorkUnit], dat
         week.config.machine,
         processes=plan.processes,
         num_threads=plan.threads,
-        compile="on" if week.config.machine.compile == "on" else "off",
+        compile="on" if plan.compiled or week.config.machine.compile == "on" else "off",
     )
     told = _Progress(units, week.observer.progress)
     open_units = [unit for unit in units if not is_finished(week.folders.units, unit)]

@@ -27,6 +27,8 @@ class MachineConfig:
     budget_minutes : the plan of work is fitted to this time before it starts; 0 means no limit.
     deadline : the same as a moment, ``2026-11-23T08:45`` or the next ``08:45``, Vietnam time where it names no zone;
         empty means none.
+    inference : how what serves is computed, see `vnfleet.model.inference`; judging is float32 always. "auto" takes the
+        path that ``vnfleet bench infer`` found fastest with agreeing ranks on this machine, float32 before that.
     """
 
     engine: Literal["local", "ray"] = "local"
@@ -44,6 +46,7 @@ class MachineConfig:
     checkpoint_frac: float = 0.05
     budget_minutes: float = 0.0
     deadline: str = ""
+    inference: Literal["auto", "float32", "bf16", "compiled", "onnx", "onnx_int8"] = "auto"
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot mean anything."""

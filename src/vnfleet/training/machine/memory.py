@@ -285,16 +285,16 @@ def _streaming(config: StockformerConfig, sessions: int, *, half: bool, stacked:
     """Return what one sequence keeps and passes; the residual stream is in the precision of the products."""
     width, band = config.d_model, config.band_sessions
     own = 2 if half else _FLOAT32
-    span = BLOCK_SESSIONS + band - 1
-    masks = own if stacked or half else 0  # alone in float32 a mask is a view of the bank
+    masks = own if stacked else 0  # alone, a mask is a view of the bank
     hats = own if stacked else 0
     queries = sessions + config.num_layers * (band - 1)
     kept = queries * (width * masks + config.num_features * (own if half else 0))
     passing = 0
     for _ in range(config.num_layers):
         keys, queries = queries, queries - (band - 1)
-        blocks = -(-queries // BLOCK_SESSIONS)
-        padded = blocks * BLOCK_SESSIONS
+        rows = min(BLOCK_SESSIONS, queries)
+        blocks = -(-queries // rows)
+        padded, span = blocks * rows, (1 + -(-(band - 1) // rows)) * rows
         weights = config.num_heads * padded * span
         kept += width * keys * (2 * own + hats)
         kept += width * own * (2 * padded + 2 * blocks * span)

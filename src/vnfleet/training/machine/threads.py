@@ -31,6 +31,7 @@ class Layout:
     cores_by_process : the logical CPUs each process is pinned to; empty lists nothing to pin.
     seconds_per_step : measured for one unit with that many threads; other units at work beside it may slow it.
     words : what was compared and why this won.
+    compiled : whether the network is compiled.
     """
 
     processes: int
@@ -38,6 +39,7 @@ class Layout:
     cores_by_process: tuple[tuple[int, ...], ...]
     seconds_per_step: float
     words: str
+    compiled: bool = False
 
 
 def measure_layout(

@@ -27,7 +27,7 @@ from vnfleet.training.recipe import Recipe
 
 WORK_NAME = "work.json"
 WORK_SCHEMA_VERSION = 1
-_NO_PLAN_FIELDS = ("checkpoint_epochs", "checkpoint_minutes", "checkpoint_frac", "memory_warn_frac")
+_NO_PLAN_FIELDS = ("checkpoint_epochs", "checkpoint_minutes", "checkpoint_frac", "memory_warn_frac", "inference")
 _log = logging.getLogger(__name__)
 
 
@@ -57,6 +57,11 @@ class LayoutFacts(Protocol):
         """Seconds of one optimisation step of one unit with that many threads."""
         ...
 
+    @property
+    def compiled(self) -> bool:
+        """Whether the network is compiled."""
+        ...
+
 
 class LayoutRecord(BaseModel):
     """A layout as it is written down; `seconds_per_step` is 0 where nothing had to be measured."""
@@ -66,12 +71,16 @@ class LayoutRecord(BaseModel):
     processes: int = Field(ge=1)
     threads: int = Field(ge=1)
     seconds_per_step: float = Field(ge=0.0, allow_inf_nan=False)
+    compiled: bool = False
 
     @staticmethod
     def of(layout: LayoutFacts) -> LayoutRecord:
         """Return the record of a measured layout."""
         return LayoutRecord(
-            processes=layout.processes, threads=layout.threads, seconds_per_step=layout.seconds_per_step
+            processes=layout.processes,
+            threads=layout.threads,
+            seconds_per_step=layout.seconds_per_step,
+            compiled=layout.compiled,
         )
 
 
