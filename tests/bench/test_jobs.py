@@ -172,6 +172,22 @@ def test_the_plans_rows_are_all_there_and_marked(bench: Bench, material: Materia
     assert column(accuracy, "absolute accuracy [95 %], base rate") == ["-", "-", "-"]
 
 
+def test_the_plans_accuracies_are_measured_on_models_trained_to_their_end(
+    bench: Bench, material: Material, config: CycleConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vnfleet.bench.plan.window_recipe", lambda like: window_recipe(like, max_epochs=2))
+    speed, memory, accuracy = plan_tables(
+        bench, material, recipe(config), seconds=0.05, quick=False, say=lambda _: None
+    )
+    assert all(cell.endswith("(m)") for cell in column(accuracy, "time here"))
+    assert all("base" in cell for cell in column(accuracy, "absolute accuracy [95 %], base rate"))
+    relative = column(accuracy, "market-relative accuracy [95 %]")
+    assert relative[0] == "-"  # one symbol has no median to beat
+    assert "[" in relative[2]
+    assert str(speed.rows[-1][3]).endswith("(m)")
+    assert str(memory.rows[-1][3]).endswith("GiB (m)")
+
+
 def test_the_record_is_whole_and_the_scratch_is_gone(material: Material, tmp_path: Path) -> None:
     options = BenchOptions(quick=True, seconds=0.05)
     scratch = tmp_path / "scratch"

@@ -217,7 +217,7 @@ def _case(
         year_factor=year / compared if job == "a year" else 1.0,
         measurements=measurements,
         chosen=choose_path(measurements).path,
-        chosen_once=choose_path(measurements, sets_per_process=1).path,
+        chosen_once=choose_path(measurements, sets_per_process=1, is_new_set=True).path,
     )
 
 

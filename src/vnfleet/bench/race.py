@@ -136,7 +136,7 @@ def ours(bench: Bench, material: Material, recipe: Recipe, say: Say) -> Iterator
         for strategy in ("pooled", "adapted"):
             start = time.perf_counter()
             predictions = forecast_fold(adapted, fold, data, done.units_root, strategy, fold.test, strategy)
-            models = recipe.training.num_seeds * (1 if strategy == "pooled" else len(fold.universe))
+            models = 1 if strategy == "pooled" else len(fold.universe)
             yield Entry(
                 name=f"vnfleet {strategy}",
                 models=models,
@@ -248,7 +248,7 @@ def vmap_entry(
                 break
             start = time.perf_counter()
             for model, own in enumerate(group):
-                forecasts = forecast_plain(fleet.network_of(model, config), own, bench.fold.test)
+                forecasts = forecast_plain(fleet.network_of(model, config), own, bench.fold.test, environment.device)
                 scores += [(own.symbol, session, score) for session, score in forecasts.items()]
             forecasting += time.perf_counter() - start
     whole = epochs * sum(len(own.ends_N) for own in windows)

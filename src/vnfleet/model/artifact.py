@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -27,9 +27,9 @@ from vnfleet.features.cube import FeatureCube
 from vnfleet.model.ensemble import (
     Calibration,
     Ensemble,
-    EnsembleForecast,
     Member,
     Scaler,
+    SetForecaster,
     eligible_sessions,
     forecast_ensembles,
     prediction_rows,
@@ -38,9 +38,6 @@ from vnfleet.model.stockformer import Deltas, StockformerConfig, weight_shapes
 
 ARTIFACT_SCHEMA_VERSION: Final = 2
 ARTIFACT_SUFFIX: Final = "_stockformer.pt"
-
-SetForecaster = Callable[[Sequence[Ensemble], np.ndarray, np.ndarray, range], EnsembleForecast]
-"""What computes the forecasts of one pass: ensembles, raw features [S, T, F], presence [S, T], sessions on T."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ Axes: S symbols, T sessions on the market axis, O forecast sessions, F features,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -95,6 +95,10 @@ class EnsembleForecast:
     def as_tensors(self) -> Forecast:
         """Return the same numbers as tensors that share their memory."""
         return Forecast(*(torch.from_numpy(each) for each in (self.score_SO, self.path_SOH, self.volatility_SOH)))
+
+
+SetForecaster = Callable[[Sequence[Ensemble], np.ndarray, np.ndarray, range], EnsembleForecast]
+"""What computes one pass as `forecast_ensembles` does: ensembles, features [S, T, F], presence [S, T], sessions on T."""
 
 
 def eligible_sessions(present_ST: np.ndarray, context_sessions: int) -> np.ndarray:

@@ -47,7 +47,7 @@ class VmapFleet:
         """Return one model as a network of its own."""
         network = PlanNetwork(config)
         network.load_state_dict({name: tensor[model].cpu() for name, tensor in self.parameters.items()})
-        return network.eval()
+        return network.to(self._device).eval()
 
     def fit(
         self,

@@ -6,6 +6,7 @@
 ``measure_paths``, ``choose_path``  float32, bf16, compiled, ONNX and int8 beside each other, and the choice.
 """
 
+from vnfleet.model.ensemble import SetForecaster
 from vnfleet.model.inference.network import SetNetwork
 from vnfleet.model.inference.onnx_export import OnnxSet, export_onnx, quantise_onnx
 from vnfleet.model.inference.paths import (
@@ -15,7 +16,6 @@ from vnfleet.model.inference.paths import (
     ForecastPath,
     PathMeasurement,
     PathName,
-    SetForecaster,
     choose_path,
     forecast_with,
     forecaster,

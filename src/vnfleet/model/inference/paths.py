@@ -12,7 +12,7 @@ Axes: S symbols, T sessions, O output sessions, F features, H horizons.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -23,7 +23,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from vnfleet.core.errors import BadDataError, UsageError, VnfleetError
-from vnfleet.model.ensemble import Ensemble, EnsembleForecast, eligible_sessions
+from vnfleet.model.ensemble import Ensemble, EnsembleForecast, SetForecaster, eligible_sessions
 from vnfleet.model.inference.network import SetForecast, SetNetwork, set_sha256
 from vnfleet.model.inference.onnx_export import (
     INT8_NAME,
@@ -43,7 +43,6 @@ MIN_GAIN: Final = 1.1
 OUTPUTS_PER_CALL: Final = {"streaming": 125, "window": 5}
 """Sessions of one call where many are forecast: streaming shares the context, windows only fill the caches."""
 
-SetForecaster = Callable[[Sequence[Ensemble], np.ndarray, np.ndarray, range], EnsembleForecast]
 _BF16_FROM = (8, 0)
 _MIN_RANKED = 3
 
@@ -308,13 +307,15 @@ def choose_path(
     min_rank_agreement: float = MIN_RANK_AGREEMENT,
     *,
     sets_per_process: int | None = None,
+    is_new_set: bool = False,
     min_gain: float = MIN_GAIN,
 ) -> PathMeasurement:
     """Return the fastest path whose ranks agree with float32's on every compared session.
 
     Float32 stays unless another is `min_gain` times as fast: less is noise, and would change sides from week to week.
-    `sets_per_process` counts what each process pays first: with 1, opening and compiling weigh in full, which is what a
-    weekly `predict` pays; None is a process that stays and forecasts again and again.
+    `sets_per_process` counts what each process pays first: with 1, opening and compiling weigh in full; None is a
+    process that stays and forecasts again and again. With `is_new_set` making the files weighs too: a weekly `predict`
+    forecasts once, and its set is new every week.
 
     Raises `BadDataError` when none does (float32, which agrees with itself, was not measured).
     """
@@ -323,7 +324,8 @@ def choose_path(
         assert one.seconds_per_set is not None
         if sets_per_process is None:
             return one.seconds_per_set
-        return (one.seconds_to_open or 0.0) + (sets_per_process - 1) * one.seconds_per_set
+        made = (one.seconds_once or 0.0) if is_new_set else 0.0
+        return made + (one.seconds_to_open or 0.0) + (sets_per_process - 1) * one.seconds_per_set
 
     agreeing = [
         one
