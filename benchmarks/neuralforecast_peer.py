@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 REQUIREMENTS = ("neuralforecast==3.3.0", "polars")
-DEFAULT_VENV = Path(".venv-neuralforecast")
+DEFAULT_VENV = Path("work") / "neuralforecast-venv"
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vnfleet.bench.flops import forward_flops, training_flops_per_label
 from vnfleet.bench.peers.plain import PlanNetwork
 from vnfleet.bench.recipes import plan_network
-from vnfleet.model.stockformer import BLOCK_SESSIONS, Stockformer, StockformerConfig, preset
+from vnfleet.model.stockformer import Stockformer, StockformerConfig, preset
 
 PLAN = plan_network(StockformerConfig())
 
@@ -40,15 +40,19 @@ def test_plain_encoders_compute_every_query_of_the_last_layer() -> None:
     assert forward_flops(PLAN, 2, every_query=True) == int(counter.get_total_flops())
 
 
-def test_streaming_operations_are_those_torch_counts_less_what_blocks_mask() -> None:
-    config = preset("desktop")
-    outputs = 2 * BLOCK_SESSIONS - (config.band_sessions - 1)  # the first layer then fills its blocks
-    queries = [outputs + config.band_sessions - 1, outputs]
-    blocks = [-(-count // BLOCK_SESSIONS) for count in queries]
-    span = BLOCK_SESSIONS + config.band_sessions - 1
-    in_blocks = sum(4 * count * BLOCK_SESSIONS * span * config.d_model for count in blocks)
-    in_band = sum(4 * count * config.band_sessions * config.d_model for count in queries)
-    assert forward_flops(config, outputs) == counted(config, outputs) - in_blocks + in_band
+def test_streaming_operations_are_the_maps_torch_counts_and_the_pairs_within_the_band() -> None:
+    config, outputs = preset("desktop"), 40
+    sessions = outputs + config.context_sessions
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        x_STF = torch.randn(1, sessions, config.num_features)
+        Stockformer(config)(x_STF, torch.ones(1, sessions, dtype=torch.bool), outputs)
+    by_operation = counter.get_flop_counts()["Global"]
+    maps = sum(
+        count for operation, count in by_operation.items() if "mm" in str(operation) and "bmm" not in str(operation)
+    )
+    queries = [outputs + config.band_sessions - 1, outputs]  # blocks compute more pairs and mask them
+    pairs = sum(4 * count * config.band_sessions * config.d_model for count in queries)
+    assert forward_flops(config, outputs) == maps + pairs
 
 
 def test_the_plan_to_the_letter_is_five_and_a_half_petaflop() -> None:

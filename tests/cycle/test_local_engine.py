@@ -25,6 +25,12 @@ from vnfleet.training.unit_result import UNIT_KIND
 QUICK = LeaseTimes(lease_seconds=60.0, heartbeat_seconds=1.0, settle_seconds=0.05)
 
 
+@pytest.fixture(autouse=True)
+def _one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train on one core: tests run side by side."""
+    monkeypatch.setattr("vnfleet.training.environment.performance_cores", lambda: (0,))
+
+
 @pytest.fixture(scope="module")
 def data() -> TrainingData:
     generator = np.random.default_rng(7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from vnfleet.model.artifact import ARTIFACT_SUFFIX, Artifact, artifact_name, for
 from vnfleet.model.baselines import FittedBaseline
 from vnfleet.model.baselines.calibration import Calibration as BaselineCalibration
 from vnfleet.model.baselines.scorers import LinearScorer
-from vnfleet.model.ensemble import Calibration, Ensemble, Member, Scaler
+from vnfleet.model.ensemble import Calibration, Ensemble, EnsembleForecast, Member, Scaler, forecast_ensembles
 from vnfleet.model.stockformer import Deltas, StockformerConfig, initial_weights
 from vnfleet.releases import registry
 from vnfleet.releases.deploy import deploy
@@ -141,6 +142,25 @@ def test_models_serve_under_the_name_of_the_release(prod: Path, tmp_path: Path, 
     assert_frame_equal(frame, forecast_artifacts(artifacts, make_cube(), [LAST], release_id, "live"))
     assert frame.get_column("symbol").to_list() == list(SYMBOLS)
     assert frame.get_column("model_id").unique().to_list() == [release_id]
+
+
+def test_another_path_may_compute_the_networks(prod: Path, tmp_path: Path) -> None:
+    release_id = go_live(
+        prod, ReleaseContents(artifacts=trained(tmp_path, "adapted"), serving=dict.fromkeys(SYMBOLS, "adapted"))
+    )
+    asked: list[range] = []
+
+    def halved(
+        ensembles: Sequence[Ensemble], values_STF: np.ndarray, present_ST: np.ndarray, sessions: range
+    ) -> EnsembleForecast:
+        asked.append(sessions)
+        found = forecast_ensembles(ensembles, values_STF, present_ST, sessions)
+        return dataclasses.replace(found, score_SO=found.score_SO / 2)
+
+    plain = predict(prod, make_panel(), make_cube(), LAST)
+    frame = predict(prod, make_panel(), make_cube(), LAST, release_id=release_id, forecast=halved)
+    assert asked == [range(len(SESSIONS) - 1, len(SESSIONS))]
+    assert frame.get_column("score").to_list() == pytest.approx((plain.get_column("score") / 2).to_list())
 
 
 def test_a_baseline_serves_its_symbols_and_models_the_others(prod: Path, tmp_path: Path) -> None:

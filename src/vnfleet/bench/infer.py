@@ -321,7 +321,7 @@ def _case_table(case: InferCase, threads: int, weights: str) -> Table:
         ),
         (
             f"Fastest with ranks >= {MIN_RANK_AGREEMENT}: {case.chosen} in a process that stays, {case.chosen_once} in "
-            f"one that forecasts once and pays for opening."
+            f"one that forecasts once with a new set and pays for making files and opening."
         ),
     ]
     if case.year_factor > 1.0:

@@ -22,6 +22,7 @@ from vnfleet.bench.report import BenchReport, MachineFacts
 from vnfleet.bench.table import Table
 from vnfleet.bench.weekly import weekly_tables
 from vnfleet.core.clock import Clock, SystemClock
+from vnfleet.cycle.inference import choice_of, write_choice
 from vnfleet.training.environment import this_machine
 from vnfleet.training.recipe import Recipe
 
@@ -151,10 +152,14 @@ def run_infer_report(
     models: Path | None,
     scratch: Path,
     command: str,
+    choice: Path | None = None,
     say: Say = lambda _: None,
     clock: Clock | None = None,
 ) -> BenchReport:
-    """Return the record of forecasting a whole set; `models` is a folder of trained ones, None takes untrained ones."""
+    """Return the record of forecasting a whole set; `models` is a folder of trained ones, None takes untrained ones.
+
+    The path for the weekly forecast is written to `choice`, unless the run is quick.
+    """
 
     def tables() -> tuple[Table, ...]:
         environment = this_machine(material.config.machine)
@@ -169,6 +174,19 @@ def run_infer_report(
             device=environment.device,
             told=say,
         )
+        if choice is not None and not quick:
+            shape = "plan" if material.config.model.attention == "window" else "desktop"
+            case = next(one for one in found.cases if one.job == "newest session" and (models or one.shape == shape))
+            chosen = choice_of(
+                case.measurements,
+                trained=models is not None,
+                num_symbols=case.num_symbols,
+                num_members=case.num_members,
+                device=environment.device,
+                now=(clock or SystemClock()).now(),
+            )
+            write_choice(choice, chosen)
+            say(f"the weekly forecast will be computed by {chosen.path}: {choice}")
         return found.tables()
 
     return _reported("infer", TITLES["infer"], material, BenchOptions(quick=quick), scratch, command, clock, tables)

@@ -154,11 +154,19 @@ def infer(
     terminal = terminal_of(context, workdir, as_json=as_json)
     day = o.parsed_date(as_of)
     from vnfleet.bench.train import run_infer_report  # noqa: PLC0415 - torch loads only when needed
+    from vnfleet.cycle.inference import INFERENCE_NAME  # noqa: PLC0415
+    from vnfleet.cycle.workdir import Folders  # noqa: PLC0415
 
     settings = _settings(workdir, config, _given(source, path, listings, None, models), path)
     material = _material(terminal, settings, day, None, quick=quick)
     report = run_infer_report(
-        material, quick=quick, models=models_folder, scratch=_scratch(workdir), command=_command(), say=terminal.note
+        material,
+        quick=quick,
+        models=models_folder,
+        scratch=_scratch(workdir),
+        command=_command(),
+        choice=Folders(workdir).configs / INFERENCE_NAME,
+        say=terminal.note,
     )
     return _shown(terminal, report, out)
 

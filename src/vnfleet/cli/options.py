@@ -71,6 +71,10 @@ Deadline = Annotated[
     str | None,
     typer.Option("--deadline", metavar="TIME", help="The same as a moment, e.g. 2026-11-23T08:45 or 08:45 (ICT)."),
 ]
+InferencePath = Annotated[
+    Literal["auto", "float32", "bf16", "compiled", "onnx", "onnx_int8"] | None,
+    typer.Option("--inference", help="How the networks are computed (default: [machine] inference)."),
+]
 Preset = Annotated[Literal["desktop", "plan"] | None, typer.Option("--preset", help="Model and training defaults.")]
 
 WORKDIR = DEFAULT_WORKDIR

@@ -1,4 +1,4 @@
-"""Commands that look after what serves: releases, deploy, rollback, predict."""
+"""Commands that look after what serves: releases, deploy, rollback, predict, export-onnx."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ ReleaseId = Annotated[str | None, typer.Argument(help="Release to make current (
 Output = Annotated[
     Path | None, typer.Option("--output", help="Also write the forecasts to this .csv or .parquet file.")
 ]
+OnnxFolder = Annotated[Path, typer.Argument(help="New folder for the ONNX files, or one with an earlier export.")]
+ExportedRelease = Annotated[
+    str | None, typer.Option("--release", metavar="ID", help="The release to export (default: the current one).")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -27,6 +31,7 @@ def register(app: typer.Typer) -> None:
     app.command("deploy", epilog="Example:  vnfleet deploy 2024-12-31-003-1a2b3c4d")(deploy)
     app.command("rollback", epilog="Example:  vnfleet rollback")(rollback)
     app.command("predict", epilog="Example:  vnfleet predict --output monday.csv")(predict)
+    app.command("export-onnx", epilog="Example:  vnfleet export-onnx onnx")(export_onnx)
 
 
 def releases(context: typer.Context, workdir: o.Workdir = o.WORKDIR, as_json: o.Json = False) -> int:
@@ -103,6 +108,7 @@ def predict(
     context: typer.Context,
     as_of: o.AsOf = None,
     output: Output = None,
+    inference: o.InferencePath = None,
     workdir: o.Workdir = o.WORKDIR,
     as_json: o.Json = False,
 ) -> int:
@@ -117,20 +123,66 @@ def predict(
     from vnfleet.settings import last_settings  # noqa: PLC0415
 
     with watching(terminal) as observer:
-        forecast = forecast_now(workdir, config=last_settings(workdir / "configs"), as_of=day, observer=observer)
+        forecast = forecast_now(
+            workdir,
+            config=last_settings(workdir / "configs"),
+            as_of=day,
+            inference=inference,
+            observer=observer,
+        )
     if output is not None:
         forecast.write(output)
     terminal.forecasts(forecast.session, forecast.frame)
     age = (datetime.now(UTC).astimezone(ICT).date() - forecast.session).days
     late = f"; these prices are {age} days old" if age > FRESH_DAYS else ""
     terminal.say(f"Served by release {forecast.release_id}{late}")
+    if forecast.inference:
+        terminal.say(f"Networks computed by {forecast.inference}")
     terminal.document(
         {
             "ok": True,
             "exit_code": 0,
             "release_id": forecast.release_id,
             "session": forecast.session.isoformat(),
+            "inference": forecast.inference,
             "predictions": forecast.frame.to_dicts(),
+        }
+    )
+    return 0
+
+
+def export_onnx(
+    context: typer.Context,
+    folder: OnnxFolder,
+    release_id: ExportedRelease = None,
+    workdir: o.Workdir = o.WORKDIR,
+    as_json: o.Json = False,
+) -> int:
+    """Write the networks of a release as ONNX files, with an example that runs them without torch."""
+    terminal = terminal_of(context, workdir, as_json=as_json)
+    from vnfleet.cycle.workdir import locked  # noqa: PLC0415
+    from vnfleet.releases.onnx import EXAMPLE_NAME, export_release  # noqa: PLC0415
+    from vnfleet.releases.predict import live_release  # noqa: PLC0415
+
+    with locked(workdir, "exporting a release"):
+        exported = export_release(live_release(workdir / MODELS_PROD, release_id), folder)
+    rows = [(file.name, file.strategy, len(file.symbols)) for file in exported.files]
+    terminal.table(f"Release {exported.release_id} as ONNX", ("file", "strategy", "symbols"), rows)
+    if exported.left_out:
+        served = ", ".join(sorted(set(exported.left_out.values())))
+        names = " ".join(exported.left_out)
+        terminal.say(f"Left out, since a baseline serves them ({served}): {names}")
+    terminal.say(f"To run them without torch:  pip install onnxruntime numpy; python {folder / EXAMPLE_NAME}")
+    terminal.document(
+        {
+            "ok": True,
+            "exit_code": 0,
+            "release_id": exported.release_id,
+            "folder": str(folder),
+            "files": [
+                {"name": file.name, "strategy": file.strategy, "symbols": list(file.symbols)} for file in exported.files
+            ],
+            "left_out": dict(exported.left_out),
         }
     )
     return 0

@@ -61,6 +61,7 @@ class WeekContext:
     Attributes
     ----------
     as_of : the last day of data. only : symbols of a partial run, empty for a whole one.
+    last_step : where the run ends; time is kept for the steps up to it.
     """
 
     config: CycleConfig
@@ -73,6 +74,7 @@ class WeekContext:
     accept_degraded: bool = False
     ask_anew: bool = False
     record: Record | None = None
+    last_step: str = "report"
     _served: Served | None = None
     _universe: UniverseChoice | None = None
     _recipe: Recipe | None = None

@@ -9,7 +9,7 @@ next week only what is new is computed. One process at a time works in a work di
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.cycle.config import CycleConfig
 from vnfleet.cycle.context import Record, WeekContext
 from vnfleet.cycle.gathering import Gathering
+from vnfleet.cycle.inference import serving_path
 from vnfleet.cycle.runner import STEPS, Observer, Runner, SilentObserver, StepOutcome, latest_cycle, read_steps
 from vnfleet.cycle.sources import sources_of
 from vnfleet.cycle.status import step_json
@@ -42,6 +43,7 @@ from vnfleet.releases.deploy import current_release
 from vnfleet.releases.gate import GateDecision
 from vnfleet.releases.predict import predict as forecast_release
 from vnfleet.releases.registry import release_day
+from vnfleet.training.machine.config import Inference
 
 CLOSE_OF_DATA = time(15, 30)  # a session's prices are final by then
 PARTIAL = "partial-"
@@ -116,6 +118,7 @@ def run_cycle(
         full=full,
         accept_degraded=accept_degraded,
         ask_anew=full or last_step == "collect",
+        last_step=last_step,
     )
     cycle_id = cycle_id_of(day)
     with locked(workdir, f"week {cycle_id}"):
@@ -210,11 +213,15 @@ def last_close(now: datetime) -> date:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """Forecasts of what serves, made at the close of `session`."""
+    """Forecasts of what serves, made at the close of `session`.
+
+    inference : the path that computed the networks, in words; empty when baselines alone serve.
+    """
 
     release_id: str
     session: date
     frame: pl.DataFrame
+    inference: str
 
     def write(self, path: Path) -> None:
         """Write the forecasts to a .csv or .parquet file."""
@@ -226,23 +233,26 @@ def forecast_now(
     *,
     config: CycleConfig | None = None,
     as_of: date | None = None,
+    inference: Inference | None = None,
     observer: Observer | None = None,
     clock: Clock | None = None,
 ) -> Forecast:
     """Forecast the newest collected session (up to `as_of`) with what serves; nothing is fetched or trained.
 
-    `config` says how the symbols behind the features are chosen; None: the defaults.
+    `config` says how the symbols behind the features are chosen; None: the defaults. `inference` is the path that
+    computes the networks, None the one of `config`.
 
     Raises `UsageError` when nothing serves, `BadDataError` when nothing was collected or too few symbols have data.
     """
-    folders = Folders(workdir)
+    folders, config = Folders(workdir), config or CycleConfig()
+    machine = config.machine if inference is None else replace(config.machine, inference=inference)
     now = current_release(folders.models_prod)
     if now is None:
         raise UsageError("no release is live", where=folders.models_prod, fix="vnfleet cycle")
     collected = newest_collected(folders.cycles)
     with locked(workdir, "predicting"):
         week = WeekContext(
-            config=config or CycleConfig(),
+            config=config,
             folders=folders,
             as_of=as_of or date.fromisoformat(collected.text("newest_session")),
             clock=clock or SystemClock(),
@@ -257,8 +267,11 @@ def forecast_now(
                 found=session,
                 fix="vnfleet backtest --as-of shows what earlier models would have said",
             )
-        frame = forecast_release(folders.models_prod, week.panel(), week.cube(), session, release_id=now.release_id)
-    return Forecast(release_id=now.release_id, session=session, frame=frame)
+        path = serving_path(machine, folders)
+        frame = forecast_release(
+            folders.models_prod, week.panel(), week.cube(), session, release_id=now.release_id, forecast=path
+        )
+    return Forecast(release_id=now.release_id, session=session, frame=frame, inference=path.words)
 
 
 def newest_collected(cycles: Path) -> StepOutcome:

@@ -42,6 +42,16 @@ class Folders:
         return self.workdir / "data" / "quality"
 
     @property
+    def configs(self) -> Path:
+        """The resolved settings of the last run, and the inference path measured here."""
+        return self.workdir / "configs"
+
+    @property
+    def inference(self) -> Path:
+        """What an inference path keeps between forecasts, such as ONNX files; it may be deleted."""
+        return self.workdir / "data" / "inference"
+
+    @property
     def package(self) -> Path:
         """Training data as it travels."""
         return self.workdir / "data" / "training_package"

@@ -98,7 +98,7 @@ class EnsembleForecast:
 
 
 SetForecaster = Callable[[Sequence[Ensemble], np.ndarray, np.ndarray, range], EnsembleForecast]
-"""What computes one pass as `forecast_ensembles` does: ensembles, features [S, T, F], presence [S, T], sessions on T."""
+"""Computes a pass as `forecast_ensembles` does: ensembles, raw features [S, T, F], presence [S, T], sessions on T."""
 
 
 def eligible_sessions(present_ST: np.ndarray, context_sessions: int) -> np.ndarray:

@@ -326,8 +326,7 @@ class Stockformer(nn.Module):
 
         def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             query, key, value = (_split_heads(tensor, config.num_heads) for tensor in (query, key, value))
-            mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias_N1QK.to(query.dtype))
-            return torch.flatten(mixed.transpose(1, 2), start_dim=2)
+            return torch.flatten(mixed_values(query, key, value, bias_N1QK).transpose(1, 2), start_dim=2)
 
         for index, layer in enumerate(self.layers):
             num_queries = 1 if index == config.num_layers - 1 else window
@@ -404,7 +403,7 @@ def banded_attention(
     """Attend each of Q queries to the `band_sessions` keys that end at its own session; K = Q + band - 1.
 
     Queries go in blocks of 32 sessions against the blocks of keys their bands can reach, so work grows linearly with
-    sessions. On a GPU the library's fused kernel is used; on a CPU it is slower than plain products in bf16.
+    sessions.
     """
     heads, (num_queries, width) = config.num_heads, query_SQD.shape[1:]
     blocks, rows, back = _blocks(num_queries, config.band_sessions)
@@ -416,14 +415,20 @@ def banded_attention(
             _key_blocks(value_SKD, blocks, rows, back),
         )
     )
-    if query.is_cuda:
-        mixed = functional.scaled_dot_product_attention(
-            query.flatten(0, 1),
-            key.flatten(0, 1),
-            value.flatten(0, 1),
-            attn_mask=bias_SBHQK.flatten(0, 1).to(query.dtype),
-        ).view(query.shape)
-    else:
-        logits = torch.matmul(query * (query.shape[-1] ** -0.5), key.transpose(-1, -2))  # S B H Q K
-        mixed = torch.matmul(torch.softmax(logits + bias_SBHQK, dim=-1).to(value.dtype), value)
+    mixed = mixed_values(*(part.flatten(0, 1) for part in (query, key, value, bias_SBHQK))).view(query.shape)
     return mixed.transpose(2, 3).flatten(3).flatten(1, 2)[:, :num_queries]
+
+
+def mixed_values(query_NHQd: Tensor, key_NHKd: Tensor, value_NHKd: Tensor, bias_NHQK: Tensor) -> Tensor:
+    """Return softmax(query key^T / sqrt(d) + bias) value.
+
+    On a GPU the library's fused kernel does it; on a CPU its backward pass takes several times as long as plain
+    products in bf16.
+    """
+    if query_NHQd.is_cuda:
+        bias_NHQK = bias_NHQK.to(query_NHQd.dtype)
+        return functional.scaled_dot_product_attention(query_NHQd, key_NHKd, value_NHKd, attn_mask=bias_NHQK)
+    logits_NHQK = torch.matmul(query_NHQd * (query_NHQd.shape[-1] ** -0.5), key_NHKd.transpose(-1, -2))
+    with torch.autocast(query_NHQd.device.type, enabled=False):  # else the softmax would be copied to float32 and back
+        weights_NHQK = torch.softmax(logits_NHQK + bias_NHQK.to(logits_NHQK.dtype), dim=-1)
+    return torch.matmul(weights_NHQK, value_NHKd)

@@ -16,6 +16,7 @@ from vnfleet.data.panel import Panel
 from vnfleet.features.cube import FeatureCube
 from vnfleet.model.artifact import Artifact, forecast_artifacts, read_artifact
 from vnfleet.model.baselines import load_baseline
+from vnfleet.model.ensemble import SetForecaster, forecast_ensembles
 from vnfleet.releases.deploy import current_release, open_current
 from vnfleet.releases.registry import STRATEGIES, Release, open_release
 
@@ -32,11 +33,13 @@ def predict(
     *,
     min_coverage_frac: float = MIN_COVERAGE_FRAC,
     release_id: str | None = None,
+    forecast: SetForecaster = forecast_ensembles,
 ) -> pl.DataFrame:
     """Return the forecasts of the live release (or of `release_id`) decided at the close of `session`.
 
     Every symbol is served by what `serving.json` names; `model_id` is the release, `fold_id` "live". A symbol that did
     not trade on `session`, or has too little history, has no row. Files are verified before they are read.
+    `forecast` computes the networks, see `vnfleet.model.inference`.
 
     Raises
     ------
@@ -48,19 +51,26 @@ def predict(
         when its models do not fit the cube or the symbols they are named after.
     """
     column = _column(panel, cube, session)
-    release = _live(models_prod, release_id)
-    groups: dict[str, list[str]] = {}
-    for symbol, server in sorted(release.serving.items()):
-        groups.setdefault(server, []).append(symbol)
-    models = {name: _artifacts(release, symbols, name) for name, symbols in groups.items() if name in STRATEGIES}
+    release = live_release(models_prod, release_id)
+    groups = _servers(release)
+    models = serving_models(release)
     _refuse_thin_coverage(release, models, cube, column, min_coverage_frac)
     frames = [
-        forecast_artifacts(models[name], cube, [session], release.release_id, LIVE_FOLD)
+        forecast_artifacts(models[name], cube, [session], release.release_id, LIVE_FOLD, forecast=forecast)
         if name in models
         else _baseline_rows(release, name, symbols, cube, column)
         for name, symbols in groups.items()
     ]
     return as_prediction_frame(pl.concat(frames))
+
+
+def serving_models(release: Release) -> dict[str, list[Artifact]]:
+    """Return strategy -> the models of the symbols it serves, sorted by symbol; baselines are left out.
+
+    Raises `BadDataError` when a model file is not of its symbol or of the strategy that serves it.
+    """
+    groups = _servers(release)
+    return {name: _artifacts(release, symbols, name) for name, symbols in groups.items() if name in STRATEGIES}
 
 
 def artifact_problems(artifacts: Mapping[str, Path]) -> tuple[str, ...]:
@@ -97,7 +107,19 @@ def _column(panel: Panel, cube: FeatureCube, session: date) -> int:
     return cube.sessions.index(session)
 
 
-def _live(models_prod: Path, release_id: str | None) -> Release:
+def _servers(release: Release) -> dict[str, list[str]]:
+    """Return what serves -> its symbols, sorted."""
+    groups: dict[str, list[str]] = {}
+    for symbol, server in sorted(release.serving.items()):
+        groups.setdefault(server, []).append(symbol)
+    return groups
+
+
+def live_release(models_prod: Path, release_id: str | None = None) -> Release:
+    """Return the release that serves, or `release_id`, with every file verified.
+
+    Raises `UsageError` when nothing is live or there is no such release, `BadDataError` when it is damaged.
+    """
     if release_id is not None:
         return open_release(models_prod, release_id)
     now = current_release(models_prod)

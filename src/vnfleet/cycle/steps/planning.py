@@ -97,7 +97,7 @@ class _Decision:
     def made(self, here: MachineFacts) -> WorkRecord:
         """Decide: the layout from a measurement, then seeds and epochs from the time there is."""
         week, layout = self.week, self.layout()
-        after = STEPS[STEPS.index("train") + 1 :]
+        after = STEPS[STEPS.index("train") + 1 : STEPS.index(week.last_step) + 1]
         earlier = [{step.name: step.seconds for step in read_steps(one)} for one in _cycles(week.folders.cycles)]
         left = time_left(
             budget_minutes=self.machine.budget_minutes,

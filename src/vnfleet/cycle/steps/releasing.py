@@ -14,6 +14,7 @@ from vnfleet.core.clock import cycle_id_of
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.ids import short_id
 from vnfleet.cycle.context import WeekContext
+from vnfleet.cycle.inference import serving_path
 from vnfleet.cycle.runner import Facts, Runner, StepOutcome, StepResult, StepSpec
 from vnfleet.cycle.steps.champion import WALK_FORWARD, WALK_FORWARD_NAME, Champion, validation_history
 from vnfleet.cycle.steps.forecasting import live_baseline
@@ -262,7 +263,8 @@ def predict(runner: Runner, week: WeekContext) -> StepOutcome:
     """Forecast the newest session with whatever serves now."""
     now = current_release(week.folders.models_prod)
     release_id = "" if now is None else now.release_id
-    inputs: Facts = {"release_id": release_id, "cube_id": week.cube().cube_id}
+    path = serving_path(week.config.machine, week.folders)
+    inputs: Facts = {"release_id": release_id, "cube_id": week.cube().cube_id, "inference": path.name}
 
     def work(scratch: Path) -> StepResult:
         session = week.panel().sessions[-1]
@@ -270,12 +272,20 @@ def predict(runner: Runner, week: WeekContext) -> StepOutcome:
             return StepResult(
                 summary="nothing serves yet, so there is nothing to forecast with", facts={"release_id": ""}
             )
-        frame = forecast_release(week.folders.models_prod, week.panel(), week.cube(), session, release_id=release_id)
+        frame = forecast_release(
+            week.folders.models_prod, week.panel(), week.cube(), session, release_id=release_id, forecast=path
+        )
         write_predictions(scratch / PREDICTIONS, frame)
         write_predictions(week.folders.reports / f"{cycle_id_of(week.as_of)}-{PREDICTIONS}", frame)
         return StepResult(
-            summary=f"{frame.height} forecasts for the sessions after {session}",
-            facts={"release_id": release_id, "session": session.isoformat(), "num_rows": frame.height},
+            summary=f"{frame.height} forecasts for the sessions after {session}"
+            + (f", networks computed by {path.words}" if path.words else ""),
+            facts={
+                "release_id": release_id,
+                "session": session.isoformat(),
+                "num_rows": frame.height,
+                "inference": path.words,
+            },
         )
 
     return runner.step(StepSpec(name="predict", inputs=inputs, rooms=("releases", "model")), work)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Inference = Literal["auto", "float32", "bf16", "compiled", "onnx", "onnx_int8"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineConfig:
@@ -46,7 +48,7 @@ class MachineConfig:
     checkpoint_frac: float = 0.05
     budget_minutes: float = 0.0
     deadline: str = ""
-    inference: Literal["auto", "float32", "bf16", "compiled", "onnx", "onnx_int8"] = "auto"
+    inference: Inference = "auto"
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot mean anything."""
