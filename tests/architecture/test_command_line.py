@@ -26,6 +26,7 @@ PROMISED = [
     "deploy",
     "rollback",
     "predict",
+    "export-onnx",
     "status",
     "doctor",
 ]
