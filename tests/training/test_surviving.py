@@ -22,7 +22,7 @@ from vnfleet.training.environment import ENVIRONMENT_NAME, NumericEnvironment, f
 from vnfleet.training.forecast import forecast_fold
 from vnfleet.training.machine.config import MachineConfig
 from vnfleet.training.machine.devices import DeviceChoice
-from vnfleet.training.optimiser import clip_rows
+from vnfleet.training.objectives import count_labels
 from vnfleet.training.plan import WorkUnit, fold_units
 from vnfleet.training.recipe import ObjectiveConfig, Recipe
 from vnfleet.training.trainer import Progress
@@ -148,7 +148,7 @@ def test_when_memory_runs_out_batches_are_cut_and_the_change_is_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run_unit(units[0], pooled, data, tmp_path, silent, SMALL_STEPS)
-    honest = clip_rows
+    honest = count_labels
     calls = 0
 
     def starved(*arguments: object) -> object:
@@ -158,7 +158,7 @@ def test_when_memory_runs_out_batches_are_cut_and_the_change_is_recorded(
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: 1 bytes")
         return honest(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("vnfleet.training.trainer.clip_rows", starved)
+    monkeypatch.setattr("vnfleet.training.trainer.count_labels", starved)
     result = run_unit(units[1], pooled, data, tmp_path, silent, SMALL_STEPS)
     recorded = NumericEnvironment.model_validate(verify(result, UNIT_KIND).meta["environment"])
     assert recorded.splits == 4
@@ -177,7 +177,7 @@ def test_memory_that_is_never_enough_ends_in_words(
     def starved(*_: object) -> object:
         raise MemoryError
 
-    monkeypatch.setattr("vnfleet.training.trainer.clip_rows", starved)
+    monkeypatch.setattr("vnfleet.training.trainer.count_labels", starved)
     with pytest.raises(ResourceError, match="memory ran out even with the smallest batches"):
         run_unit(units[0], pooled, data, tmp_path, silent, SMALL_STEPS)
 

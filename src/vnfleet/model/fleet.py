@@ -51,11 +51,16 @@ class StackedNorm(nn.Module):
         if gain_SD is None and len(self.weight) == 1:
             return functional.layer_norm(x_STD, width, self.weight[0], self.bias[0], _NORM_EPSILON)
         normed = functional.layer_norm(x_STD, width, eps=_NORM_EPSILON)
-        sequences = x_STD.shape[0] // len(self.weight)
-        gain, offset = (part.repeat_interleave(sequences, 0).unsqueeze(1) for part in (self.weight, self.bias))
+        gain, offset = (_for_sequences(part, x_STD.shape[0]) for part in (self.weight, self.bias))
         if gain_SD is not None:
             gain = gain + gain_SD.unsqueeze(1)
         return torch.addcmul(offset.to(normed.dtype), normed, gain.to(normed.dtype))
+
+
+def _for_sequences(part_MD: Tensor, num_sequences: int) -> Tensor:
+    """Return each model's row for each of its sequences, [S, 1, D]."""
+    models, width = part_MD.shape
+    return part_MD.unsqueeze(1).expand(models, num_sequences // models, width).reshape(num_sequences, 1, width)
 
 
 def fill_as_if_alone(module: nn.Module, generator: torch.Generator) -> None:

@@ -43,7 +43,7 @@ class WorkUnit(BaseModel):
     @property
     def words(self) -> str:
         """What the unit is, for people."""
-        doing = {"select": "choosing epochs", "member": f"member {self.seed}", "separate": f"separate {self.seed}"}
+        doing = {"select": "selection", "member": f"member {self.seed}", "separate": f"separate {self.seed}"}
         shard = f" ({self.universe[0]}..{self.universe[-1]})" if self.kind == "separate" and self.universe else ""
         return f"fold {self.fold_id} {doing[self.kind]}{shard}"
 

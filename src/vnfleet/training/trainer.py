@@ -187,11 +187,12 @@ class _Fit:
         return state
 
     def _one_step(self) -> Tensor:
-        """Do one optimisation step; when memory runs out, do it again in smaller parts."""
+        """Do one optimisation step; when memory runs out on the way to its gradient, begin again in smaller parts."""
         shop = self.shop
         while True:
             try:
-                return self._attempt()
+                loss_A, learns_A = self._gradient()
+                break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -202,6 +203,9 @@ class _Fit:
                         fix="free memory, lower [machine] processes, or train on fewer symbols",
                     ) from error
             self._split("memory ran out")
+        if learns_A is not None:
+            self._update(loss_A, learns_A)
+        return loss_A
 
     def _split(self, why: str) -> None:
         self.shop.splits *= 2
@@ -210,7 +214,8 @@ class _Fit:
         hand_back_freed(self.shop.device)
         self.shop.on_splits(self.shop.splits, f"{why} in {self.stage.name}, step {self.state.step}")
 
-    def _attempt(self) -> Tensor:
+    def _gradient(self) -> tuple[Tensor, Tensor | None]:
+        """Fill the gradient of this step; return the losses, and which models have a label at all (None: no model)."""
         stage, shop, state = self.stage, self.shop, self.state
         lately = state.step - self.split_at < _STEPS_BETWEEN_SPLITS
         if not lately and shop.splits < _MAX_SPLITS and shop.memory.check() == "over":
@@ -220,7 +225,7 @@ class _Fit:
         parts = stage.batches.parts(models, places, shop.splits)
         loss_A = self.value_AP.new_zeros(len(models))
         if not parts:
-            return loss_A
+            return loss_A, None
         counts = count_labels([part.labels for part in parts], shop.objective, len(models))
         labels = torch.stack([part.labels.labelled_SO.sum() for part in parts]).sum()
         self.grad_AP.zero_()
@@ -229,18 +234,22 @@ class _Fit:
             part_loss_A = stage.loss(part, context)
             torch.autograd.backward(self.scale.scaled(part_loss_A).sum())
             loss_A = loss_A + part_loss_A.detach()
+        return loss_A, counts.learns_M(shop.objective)
+
+    def _update(self, loss_A: Tensor, learns_A: Tensor) -> None:
+        """Clip the gradient and take the step with those models whose loss and gradient are finite."""
+        shop, state = self.shop, self.state
         norm_A = clip_rows(self.grad_AP, shop.training.clip_norm, self.scale.scale_M if self.scale.enabled else None)
-        finite_A, learns_A = torch.isfinite(norm_A), counts.learns_M(shop.objective)
+        finite_A = torch.isfinite(norm_A)
         # With loss scaling an overflowing gradient is a reason to halve the scale, not to stop.
         self.failed_A |= ~torch.isfinite(loss_A) | (~finite_A & (not self.scale.enabled))
         if shop.device == "cpu" or state.step % _CHECK_EVERY == 0:
             self._check_health()
         fine_A = finite_A & torch.isfinite(loss_A) & learns_A
-        self.optimiser.step(self.grad_AP, self._rates(models), fine_A)
+        self.optimiser.step(self.grad_AP, self._rates(state.active), fine_A)
         if self.ema is not None:
             self.ema.update(self.value_AP, fine_A)
         self.scale.update(finite_A, learns_A)
-        return loss_A
 
     def _check_health(self) -> None:
         """Stop on a loss or gradient that was not finite; such a step left the parameters as they were."""
@@ -285,6 +294,7 @@ class _Fit:
         at_end = [row for row, model in enumerate(state.active) if state.step in self.ends_ME[model]]
         if not at_end:
             return False
+        self._check_health()
         current_AP = self.value_AP if self.ema is None else self.ema.shadow_MP
         if judge is not None:
             models = [state.active[row] for row in at_end]

@@ -83,6 +83,14 @@ def test_a_process_that_forecasts_once_pays_for_opening() -> None:
     assert choose_path([exact, compiled]) is compiled
 
 
+def test_a_new_set_pays_for_its_files() -> None:
+    exact = measured("float32", 1.0, 1.0, opening=1.1)
+    exported = dataclasses.replace(measured("onnx", 0.2, 1.0, opening=0.5), seconds_once=3.0)
+    assert choose_path([exact, exported], sets_per_process=1) is exported
+    assert choose_path([exact, exported], sets_per_process=1, is_new_set=True) is exact
+    assert choose_path([exact, exported], sets_per_process=5, is_new_set=True) is exported  # 5.1 > 1.1 * 4.3
+
+
 def test_a_gain_within_the_noise_leaves_float32() -> None:
     exact, hardly, clearly = (
         measured("float32", 1.0, 1.0),
@@ -206,6 +214,8 @@ def test_every_path_is_measured_beside_float32(sets: Sets, exported: dict[str, P
     assert exact.seconds_once == 0.0
     assert same.seconds_once is not None
     assert same.seconds_once > 0.0
+    assert small.seconds_once is not None
+    assert small.seconds_once > same.seconds_once  # it is made from the other
     assert same.file_bytes == (tmp_path / "set.onnx").stat().st_size
     assert small.file_bytes == (tmp_path / "set_int8.onnx").stat().st_size
     assert choose_path(found, min_rank_agreement=0.9) in found
