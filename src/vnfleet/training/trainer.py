@@ -182,6 +182,8 @@ class _Fit:
                 self._check_health()
                 self._save()
                 shop.rule.start(state.step, self._epochs_done(), shop.clock())
+            if ended:
+                hand_back_freed(shop.device)  # batches of many sizes leave holes in the heap
             if ended or shop.device == "cpu" or state.step % _CHECK_EVERY == 0:
                 shop.progress(self.stage.name, min(state.step, total), total, self._note(loss_A))
         return state
