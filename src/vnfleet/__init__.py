@@ -9,6 +9,6 @@ __version__ = "0.1.0"
 # nearly all of the speed of an idle machine (0.130 s a step; long spin 0.127 s, no spin 0.144 s).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-# Batches differ in the symbols they hold, and oneDNN keeps a kernel with its buffers for each shape of matrix product it
-# met: a thousand by default, 1 GiB after a hundred steps. 32 are as fast.
+# Batches differ in the symbols they hold, and oneDNN keeps a kernel with its buffers for each shape of matrix product
+# it met: a thousand by default, 1 GiB after a hundred steps. 32 are as fast.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")

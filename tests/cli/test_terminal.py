@@ -1,10 +1,13 @@
+import io
 import json
 from datetime import date
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
-from vnfleet.cli.terminal import Terminal, watching
+from vnfleet.cli.terminal import Terminal, TerminalObserver, watching
 from vnfleet.core.frames import PREDICTION_SCHEMA
 from vnfleet.cycle.runner import StepOutcome
 
@@ -66,3 +69,16 @@ def test_forecasts_show_the_strongest_first_and_a_dash_for_what_is_unknown(capsy
     said = capsys.readouterr().out
     assert said.index("BBB") < said.index("AAA")
     assert "+2.00" in said
+
+
+def test_on_a_terminal_progress_between_two_steps_and_sentences_do_no_harm() -> None:
+    screen = io.StringIO()
+    with Progress(console=Console(file=screen, force_terminal=True, width=100)) as bars:
+        observer = TerminalObserver(Terminal(), bars)
+        observer.step_started("features")
+        observer.step_finished(outcome(reused=False))
+        observer.progress("train", 0.0, 4.0, "measuring")
+        observer.told("train", "measuring one training step")
+        observer.step_started("train")
+        observer.progress("train", 1.0, 4.0, "a unit")
+    assert "measuring one training step" in screen.getvalue()

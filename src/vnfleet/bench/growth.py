@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vnfleet.bench.fitted_fold import Say
 from vnfleet.bench.fleet import Bench
 from vnfleet.bench.recipes import without_ranks
 from vnfleet.bench.table import NOTHING, Cell, Table, number_cell, rate_cell, seconds_cell, words
@@ -27,8 +28,7 @@ _VALID_SESSIONS = 250
 _HORIZON_SESSIONS = 5
 _MIN_CROSS_SECTION = 30
 _COLUMNS = (
-    "symbols",
-    "years",
+    "size",
     "labels of an epoch",
     "labels/s",
     "microseconds per label",
@@ -67,13 +67,19 @@ def growth_tables(
     scratch: Path,
     *,
     seconds: float,
+    say: Say,
     sizes: tuple[tuple[int, int], ...] = SIZES,
 ) -> tuple[Table, ...]:
-    """Return the table of job 4; sizes longer than the data's history are cut to it."""
+    """Return the table of job 4; sizes longer than the data's history are cut to it.
+
+    `say` hears each size when it begins and when it is measured.
+    """
     rows = []
-    for num_symbols, years in sizes:
+    for place, (num_symbols, years) in enumerate(sizes, start=1):
+        say(f"{_size_text(num_symbols, years)} ({place} of {len(sizes)})")
         size = _in_child(data, recipe, machine, scratch / f"{num_symbols}x{years}", num_symbols, years, seconds)
         rows.append(_row(size))
+        say(f"{_size_text(num_symbols, years)}: {rows[-1][2].text} labels/s")
     return (Table(title="Growth: symbols and years", columns=_COLUMNS, rows=tuple(rows), notes=_NOTES),)
 
 
@@ -137,11 +143,14 @@ def _fold_of(data: TrainingData) -> Fold:
     )
 
 
+def _size_text(num_symbols: int, years: int) -> str:
+    return f"{num_symbols:,} symbols, {years} years"
+
+
 def _row(size: Size) -> tuple[Cell, ...]:
     per_label = (size.peak_bytes - size.empty_bytes) / size.labels_of_epoch / 1024
     return (
-        words(f"{size.num_symbols:,}"),
-        words(str(size.years)),
+        words(_size_text(size.num_symbols, size.years)),
         number_cell(size.labels_of_epoch, "measured"),
         rate_cell(size.labels_per_second, "measured"),
         number_cell(1e6 / size.labels_per_second, "measured", ".1f"),

@@ -18,7 +18,7 @@ import torch
 from pydantic import JsonValue
 
 from vnfleet.bench.table import NOTHING, Cell, Table, number_cell, seconds_cell, seconds_text, words
-from vnfleet.core.errors import BadDataError
+from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.features.cube import FeatureCube
 from vnfleet.model.artifact import ARTIFACT_SUFFIX, Artifact, artifact_name, forecast_artifacts, read_artifact
 from vnfleet.model.artifact import write_artifact as write
@@ -134,7 +134,8 @@ def run_infer_bench(
     shapes only; rank agreement of a trained set differs a little). `quick` runs the desktop shape with fewer sessions
     and without compiling. ONNX files stay in `folder`. `told` hears what is measured next.
 
-    Raises `BadDataError` when no symbol of `data` has history enough, or the models have other features.
+    Raises `BadDataError` when no symbol of `data` has history enough, or the models have other features, and
+    `UsageError` when `models` is no folder of models.
     """
     if quick:
         presets, repeats = ("desktop",), min(repeats, 3)
@@ -149,7 +150,7 @@ def run_infer_bench(
     cases: list[InferCase] = []
     shares: list[PredictShares] = []
     for shape, where in sets:
-        paths = sorted(where.glob(f"*{ARTIFACT_SUFFIX}"))
+        paths = model_files(where)
         told(f"{shape}: reading {len(paths)} models")
         known = set(data.symbols)
         artifacts = [artifact for artifact in map(read_artifact, paths) if artifact.symbol in known]
@@ -166,6 +167,23 @@ def run_infer_bench(
         threads=torch.get_num_threads(),
         weights="as trained" if models is not None else "as networks start",
     )
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Return the model files in `folder`, by name.
+
+    Raises
+    ------
+    UsageError
+        When there is no such folder, or no model in it.
+    """
+    fix = "pass the models folder of a workdir, such as work/models"
+    if not folder.is_dir():
+        raise UsageError("there is no such folder of models", where=folder, fix=fix)
+    paths = sorted(folder.glob(f"*{ARTIFACT_SUFFIX}"))
+    if not paths:
+        raise UsageError("the folder has no models", expected=f"files such as {artifact_name('VCB')}", where=folder, fix=fix)
+    return paths
 
 
 def _case(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from vnfleet.bench.fitted_fold import Say
 from vnfleet.bench.fleet import Bench, FleetRate
 from vnfleet.bench.flops import training_flops_per_label
 from vnfleet.bench.peak import Peak, matmul_peak, ordinary_kernels
@@ -59,12 +60,16 @@ _NOTES = (
 )
 
 
-def labels_tables(bench: Bench, *, seconds: float, num_symbols: int = SHARD_SYMBOLS) -> tuple[Table, ...]:
-    """Return the table of job 1; each row is timed for about `seconds`, on a CPU with one thread and with all."""
+def labels_tables(bench: Bench, *, seconds: float, say: Say, num_symbols: int = SHARD_SYMBOLS) -> tuple[Table, ...]:
+    """Return the table of job 1; each row is timed for about `seconds`, on a CPU with one thread and with all.
+
+    `say` hears each row when it begins and when it is measured.
+    """
     environment = this_machine(bench.machine)
     environment.apply()
     device, model = environment.device, bench.model
     threads = (0,) if device != "cpu" else tuple(dict.fromkeys((1, environment.num_threads)))
+    say("matrix products, the peak")
     peaks = {precision: matmul_peak(device, precision) for precision in _precisions(environment.precision)}
     config = plan_network(model)
     symbols = longest_histories(bench, num_symbols)
@@ -106,7 +111,11 @@ def labels_tables(bench: Bench, *, seconds: float, num_symbols: int = SHARD_SYMB
         ("fleet, streaming", fleet(lambda at: at.separate(streaming_recipe(model), symbols, seconds))),
         ("fleet, streaming, shared", fleet(lambda at: at.pooled(pooled_recipe(model), seconds))),
     ]
-    found = [(name, _by_threads(measure, threads)) for name, measure in entries]
+    found: list[tuple[str, list[_Measured]]] = []
+    for place, (name, measure) in enumerate(entries, start=1):
+        say(f"{name} ({place} of {len(entries)})")
+        found.append((name, _by_threads(measure, threads)))
+        say(f"{name}: {rate_cell(_fastest(found[-1][1]).labels_per_second, 'measured').text} labels/s")
     plan = found[0][1]
     base = _fastest(plan).labels_per_second
     rows = tuple(_row(name, _fastest(measured), base, peaks) for name, measured in found)

@@ -6,21 +6,34 @@ import math
 import time
 from dataclasses import dataclass
 
+from vnfleet.bench.fitted_fold import Say
 from vnfleet.bench.fleet import Bench, FleetRate
 from vnfleet.bench.flops import training_flops_per_label
 from vnfleet.bench.labels import longest_histories
 from vnfleet.bench.memory import PeakWatch
 from vnfleet.bench.peak import matmul_peak
 from vnfleet.bench.recipes import PLAN_EPOCHS, plan_network, window_recipe
-from vnfleet.bench.table import Cell, Mark, Table, number_cell, rate_cell, seconds_cell, share_cell, words
+from vnfleet.bench.table import (
+    Cell,
+    Mark,
+    Table,
+    counts_text,
+    number_cell,
+    rate_cell,
+    seconds_cell,
+    share_cell,
+    words,
+)
 
 PLAN_MODELS = 102
 CLAIMED = (("Colab A100, by the plan", 26.0, 34.0), ("i7-14700, by the plan", 51.0, 77.0))
 
 
-def literal_tables(bench: Bench, *, seconds: float, whole: bool, num_models: int = PLAN_MODELS) -> tuple[Table, ...]:
+def literal_tables(
+    bench: Bench, *, seconds: float, whole: bool, say: Say, num_models: int = PLAN_MODELS
+) -> tuple[Table, ...]:
     """Return the table of job 3: run to the end when `whole`, else a slice of `seconds`, extrapolated and marked so."""
-    run = run_literal(bench, seconds=math.inf if whole else seconds, num_models=num_models)
+    run = run_literal(bench, seconds=math.inf if whole else seconds, say=say, num_models=num_models)
     mark: Mark = "measured" if run.rate.finished else "estimated"
     rate, per_label = run.rate, run.rate.flops_per_label
     whole_flops = training_flops_per_label(plan_network(bench.model), 1, every_query=True)
@@ -40,9 +53,11 @@ def literal_tables(bench: Bench, *, seconds: float, whole: bool, num_models: int
     ]
     if run.gpu_gib is not None:
         rows.append((words("peak memory of the GPU"), number_cell(run.gpu_gib, "measured", ".2f", "GiB")))
-    rows.append((words(f"time for {PLAN_EPOCHS} epochs"), seconds_cell(run.seconds, mark)))
-    rows += [(words(name), Cell(f"{low:.0f}-{high:.0f} h", low * 3600.0, "claimed")) for name, low, high in CLAIMED]
+    counts = counts_text(run.num_models, 1, PLAN_EPOCHS)
+    rows.append((words(f"time for {counts}"), seconds_cell(run.seconds, mark)))
+    rows += [(words(f"{name}, {PLAN_MODELS} models x {PLAN_EPOCHS} epochs"), Cell(f"{low:.0f}-{high:.0f} h", low * 3600.0, "claimed")) for name, low, high in CLAIMED]
     notes = (
+        *(() if rate.finished else (_slice_note(run, counts),)),
         f"Peak: {peak.sentence}.",
         (
             "Every model runs all 100 epochs on the sessions before its validation tail; the plan's early stopping "
@@ -50,7 +65,7 @@ def literal_tables(bench: Bench, *, seconds: float, whole: bool, num_models: int
         ),
         "Nobody should train this way: models of one symbol each reach a third of the rank IC of a shared one.",
     )
-    title = f"The plan to the letter: {run.num_models} x separate x window x {PLAN_EPOCHS} epochs"
+    title = f"The plan to the letter: separate, window, {counts}" + ("" if rate.finished else ", from a slice")
     return (Table(title=title, columns=("what", "figure"), rows=tuple(rows), notes=notes),)
 
 
@@ -67,16 +82,21 @@ class LiteralRun:
     gpu_gib: float | None
 
 
-def run_literal(bench: Bench, *, seconds: float, num_models: int = PLAN_MODELS) -> LiteralRun:
-    """Train the plan's models in as few stacks as memory allows; after `seconds` the first stack is stopped."""
+def run_literal(bench: Bench, *, seconds: float, say: Say, num_models: int = PLAN_MODELS) -> LiteralRun:
+    """Train the plan's models in as few stacks as memory allows; after `seconds` the first stack is stopped.
+
+    `say` hears each stack when it begins.
+    """
     recipe = window_recipe(bench.model)
     symbols = longest_histories(bench, num_models)
     size = bench.stack_size(recipe, symbols)
     labels, spent, rates = 0.0, 0.0, []
     with PeakWatch() as watch:
         for start in range(0, len(symbols), size):
+            stop = min(start + size, len(symbols))
+            say(f"to the letter: models {start + 1} to {stop} of {len(symbols)}")
             begun = time.perf_counter()
-            rate = bench.separate(recipe, symbols[start : start + size], seconds)
+            rate = bench.separate(recipe, symbols[start:stop], seconds)
             spent += time.perf_counter() - begun
             rates.append(rate)
             if not rate.finished:
@@ -93,6 +113,13 @@ def run_literal(bench: Bench, *, seconds: float, num_models: int = PLAN_MODELS) 
         seconds=spent,
         peak_gib=watch.peak_gib,
         gpu_gib=watch.gpu_gib,
+    )
+
+
+def _slice_note(run: LiteralRun, counts: str) -> str:
+    return (
+        f"Run here: {run.rate.seconds:.1f} s of a stack of {run.rate.num_models}, its warm-up aside; the time for "
+        f"{counts} is extrapolated from it. --whole runs the job to its end."
     )
 
 

@@ -31,7 +31,7 @@ def simulated_config(config: CycleConfig, *, quick: bool) -> CycleConfig:
     """Return `config` on a simulated market: the size of the plan's (289 symbols, 12 years), or small when `quick`."""
     if quick:
         market = SimulatedMarket(num_symbols=48, start=date(2019, 1, 2), signal_rank_ic=0.2)
-        universe = UniverseConfig(models=40)
+        universe = UniverseConfig(models=min(40, config.universe.models))
         folds = FoldsConfig(newest=1, min_train_sessions=300)
         training = replace(config.training, valid_sessions=min(120, config.training.valid_sessions))
         config = replace(config, universe=universe, folds=folds, training=training)

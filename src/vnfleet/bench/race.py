@@ -19,7 +19,7 @@ from vnfleet.bench.peers.outside import OutsideResult, read_results, score_frame
 from vnfleet.bench.peers.plain import PlanRecipe, fit_plain, forecast_plain, new_network
 from vnfleet.bench.peers.stacked import VmapFleet
 from vnfleet.bench.peers.windows import SymbolWindows
-from vnfleet.bench.recipes import PLAN_BATCH_WINDOWS, plan_network
+from vnfleet.bench.recipes import PLAN_BATCH_WINDOWS, counts_of, plan_network
 from vnfleet.bench.scores import Score, score_of, separate_predictions
 from vnfleet.bench.table import NOTHING, Cell, Mark, Table, seconds_cell, words
 from vnfleet.cycle.steps.forecasting import baseline_data
@@ -144,22 +144,22 @@ def ours(bench: Bench, material: Material, recipe: Recipe, say: Say) -> Iterator
                 mark="measured",
                 forecast_seconds=time.perf_counter() - start,
                 score=score_of(predictions, material),
-                how=f"{recipe.model.attention}, {recipe.training.num_seeds} seeds; both come from one fit",
+                how=f"{recipe.model.attention}, {counts_of(recipe, models)}; both come from one fit",
             )
     own = replace(recipe, training=replace(recipe.training, strategy="separate", num_seeds=1))
     units = tuple(unit for unit in fold_units(own, data, fold) if unit.kind == "separate")
     with fitted(bench, own, units, layout_of(bench, own, units), say) as done:
         start = time.perf_counter()
         predictions = separate_predictions(own, fold, data, done.units_root, units, "separate")
+        models = sum(len(unit.universe) for unit in units)
         yield Entry(
             name="vnfleet separate",
-            models=sum(len(unit.universe) for unit in units),
+            models=models,
             fit_seconds=done.seconds,
             mark="measured",
             forecast_seconds=time.perf_counter() - start,
             score=score_of(predictions, material),
-            how=f"{own.model.attention}, width {own.model.d_model}, own history only, 1 seed, at most "
-            f"{own.training.max_epochs} epochs",
+            how=f"{own.model.attention}, width {own.model.d_model}, own history only, {counts_of(own, models)}",
         )
 
 

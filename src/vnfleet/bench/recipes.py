@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vnfleet.bench.table import counts_text
 from vnfleet.model.stockformer import StockformerConfig, preset
 from vnfleet.training.recipe import ObjectiveConfig, Recipe, TrainingConfig
 
@@ -68,6 +69,13 @@ def pooled_recipe(like: StockformerConfig) -> Recipe:
         replace(TrainingConfig(), strategy="pooled", num_seeds=1),
         ObjectiveConfig(),
     )
+
+
+def counts_of(recipe: Recipe, num_models: int) -> str:
+    """Return how much `recipe` trains for `num_models`, such as "40 models x 1 seed x 2 epochs"."""
+    training = recipe.training
+    epochs = f"at most {training.max_epochs}" if training.patience_epochs else training.max_epochs
+    return counts_text(num_models, training.num_seeds, epochs)
 
 
 def without_ranks(recipe: Recipe) -> Recipe:

@@ -24,7 +24,7 @@ _MODEL_NAME = re.compile(r"^model name\s*:\s*(.+)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineFacts:
-    """What the figures were taken on. `load` is the number of busy processes when the run began, None if unknown."""
+    """What the figures were taken on. `load` is the load average when the run began, None if unknown."""
 
     processor: str
     cores: int
@@ -55,8 +55,23 @@ class MachineFacts:
         """The machine in one line."""
         memory = "" if self.memory_gib is None else f", {self.memory_gib:.0f} GiB"
         gpu = "no GPU" if self.accelerator is None else self.accelerator
-        busy = "" if self.load is None else f"; {self.load:.1f} busy processes before the run"
+        busy = "" if self.load is None else f"; load average {self.load:.1f} before the run"
         return f"{self.cores} cores of {self.processor} ({', '.join(self.features)}){memory}, {gpu}{busy}"
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether others already kept every core busy before the run."""
+        return self.load is not None and self.load >= self.cores
+
+    @property
+    def warning(self) -> str | None:
+        """What a reader must know before any figure; None when nothing is wrong."""
+        if not self.is_busy:
+            return None
+        return (
+            f"Warning: the machine was busy (load average {self.load:.1f} on {self.cores} cores before the run): rates "
+            "are too low and times too long"
+        )
 
     def as_json(self) -> dict[str, JsonValue]:
         """Return the facts as plain JSON."""
@@ -68,6 +83,7 @@ class MachineFacts:
             "features": list(self.features),
             "versions": dict(self.versions),
             "load": self.load,
+            "warning": self.warning,
         }
 
 
@@ -107,6 +123,7 @@ class BenchReport:
             f"# {self.title}, {self.measured_at.astimezone(ICT):%Y-%m-%d}{kind}",
             "",
             f"Machine: {self.machine.sentence}. {versions}.",
+            *([f"{self.machine.warning}."] if self.machine.warning else []),
             f"Data: {self.data}.",
             f"Code: {self.code}.",
             "",

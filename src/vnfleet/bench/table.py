@@ -35,6 +35,11 @@ class Cell:
 NOTHING = Cell("-")
 
 
+def claimed(text: str | None, value: float | None = None) -> Cell:
+    """Return what somebody else says, as written; a dash, without a mark, where they say nothing."""
+    return NOTHING if text is None else Cell(text, value, "claimed")
+
+
 def words(text: str) -> Cell:
     """Return a cell without a figure."""
     return Cell(text)
@@ -54,6 +59,23 @@ def seconds_text(seconds: float) -> str:
     if seconds < 90.0 * 60.0:
         return f"{seconds / 60.0:.1f} min"
     return f"{seconds / 3600.0:.1f} h"
+
+
+def rough_cell(seconds: float) -> Cell:
+    """Return an estimated duration with one significant digit: all that a guess from another machine is worth."""
+    unit = 1e-3 if seconds < 1.0 else 1.0 if seconds < 90.0 else 60.0 if seconds < 90.0 * 60.0 else 3600.0
+    name = {1e-3: "ms", 1.0: "s", 60.0: "min", 3600.0: "h"}[unit]
+    figure = float(f"{seconds / unit:.0e}")
+    return Cell(f"{figure:g} {name}", figure * unit, "estimated")
+
+
+def counts_text(models: int, seeds: int, epochs: str | int) -> str:
+    """Return how much was run: "40 models x 1 seed x 2 epochs"."""
+
+    def counted(number: int | str, noun: str) -> str:
+        return f"{number} {noun}{'' if number == 1 else 's'}"
+
+    return f"{counted(models, 'model')} x {counted(seeds, 'seed')} x {counted(epochs, 'epoch')}"
 
 
 def number_cell(value: float, mark: Mark, style: str = ",.0f", unit: str = "") -> Cell:

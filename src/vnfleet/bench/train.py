@@ -87,9 +87,12 @@ def run_train_bench(
     scratch: Path,
     command: str,
     say: Say = lambda _: None,
+    machine: MachineFacts | None = None,
     clock: Clock | None = None,
 ) -> BenchReport:
     """Run one job on `material` and return its record; `scratch` is emptied before and after.
+
+    `machine` are facts taken before anything else was done, so that its load is that of others; by default those of now.
 
     Raises
     ------
@@ -102,15 +105,15 @@ def run_train_bench(
         bench = bench_of(material, scratch, live=job == "weekly")
         match job:
             case "labels":
-                return labels_tables(bench, seconds=options.slice_seconds)
+                return labels_tables(bench, seconds=options.slice_seconds, say=say)
             case "weekly":
                 return weekly_tables(bench, recipe, quick=options.quick, say=say)
             case "literal":
-                return literal_tables(bench, seconds=options.slice_seconds, whole=options.whole)
+                return literal_tables(bench, seconds=options.slice_seconds, whole=options.whole, say=say)
             case "growth":
                 sizes = QUICK_SIZES if options.quick else SIZES
                 return growth_tables(
-                    material.data, recipe, bench.machine, scratch, seconds=options.slice_seconds, sizes=sizes
+                    material.data, recipe, bench.machine, scratch, seconds=options.slice_seconds, say=say, sizes=sizes
                 )
             case "peers":
                 return race_tables(
@@ -123,7 +126,8 @@ def run_train_bench(
                     say=say,
                 )
 
-    return _reported(f"train_{job}", TITLES[job], material, options, scratch, command, clock, tables)
+    machine = machine or MachineFacts.here()
+    return _reported(f"train_{job}", TITLES[job], material, options, scratch, command, machine, clock, tables)
 
 
 def run_plan_bench(
@@ -133,16 +137,20 @@ def run_plan_bench(
     scratch: Path,
     command: str,
     say: Say = lambda _: None,
+    machine: MachineFacts | None = None,
     clock: Clock | None = None,
 ) -> BenchReport:
     """Return the record of the plan's own rows; arguments and errors as for `run_train_bench`."""
+    facts = machine or MachineFacts.here()
 
     def tables() -> tuple[Table, ...]:
         bench = bench_of(material, scratch, live=False)
         recipe = recipe_of(material, options)
-        return plan_tables(bench, material, recipe, seconds=options.slice_seconds, quick=options.quick, say=say)
+        return plan_tables(
+            bench, material, recipe, facts, seconds=options.slice_seconds, quick=options.quick, say=say
+        )
 
-    return _reported("plan", TITLES["plan"], material, options, scratch, command, clock, tables)
+    return _reported("plan", TITLES["plan"], material, options, scratch, command, facts, clock, tables)
 
 
 def run_infer_report(
@@ -154,6 +162,7 @@ def run_infer_report(
     command: str,
     choice: Path | None = None,
     say: Say = lambda _: None,
+    machine: MachineFacts | None = None,
     clock: Clock | None = None,
 ) -> BenchReport:
     """Return the record of forecasting a whole set; `models` is a folder of trained ones, None takes untrained ones.
@@ -189,7 +198,8 @@ def run_infer_report(
             say(f"the weekly forecast will be computed by {chosen.path}: {choice}")
         return found.tables()
 
-    return _reported("infer", TITLES["infer"], material, BenchOptions(quick=quick), scratch, command, clock, tables)
+    options, machine = BenchOptions(quick=quick), machine or MachineFacts.here()
+    return _reported("infer", TITLES["infer"], material, options, scratch, command, machine, clock, tables)
 
 
 def recipe_of(material: Material, options: BenchOptions) -> Recipe:
@@ -220,10 +230,10 @@ def _reported(
     options: BenchOptions,
     scratch: Path,
     command: str,
+    machine: MachineFacts,
     clock: Clock | None,
     tables: Callable[[], tuple[Table, ...]],
 ) -> BenchReport:
-    machine = MachineFacts.here()
     now = (clock or SystemClock()).now()
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -231,8 +241,6 @@ def _reported(
         found = tables()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    config = material.config
-    recipe_id = Recipe(config.model, config.training, config.objective).recipe_id
     return BenchReport(
         name=name,
         title=title,
@@ -242,5 +250,5 @@ def _reported(
         command=command,
         measured_at=now,
         whole=not options.quick,
-        code=f"recipe {recipe_id}",
+        code=f"recipe {recipe_of(material, options).recipe_id}",
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from vnfleet.bench.fitted_fold import Say, fitted, layout_of
 from vnfleet.bench.fleet import Bench
 from vnfleet.bench.memory import PeakWatch
+from vnfleet.bench.recipes import counts_of
 from vnfleet.bench.table import Cell, Mark, Table, number_cell, seconds_cell, words
 from vnfleet.training.machine.estimate import StepCosts, estimate_work
 from vnfleet.training.machine.threads import Layout
@@ -18,7 +19,11 @@ from vnfleet.training.recipe import Recipe
 
 _CLAIMED = (
     ("Colab A100, 102 models one after another (the plan)", "26-34 h", 26.0),
-    ("i7-14700, likewise (the plan)", "51-77 h", 51.0),
+    ("i7-14700, 102 models likewise (the plan)", "51-77 h", 51.0),
+)
+_QUICK_NOTE = (
+    "--quick trains nothing to its end, with one seed and few epochs: times follow from measured steps, memory is that "
+    "of the steps. Without --quick the settings' own fit is run whole."
 )
 
 
@@ -39,21 +44,23 @@ def weekly_tables(bench: Bench, recipe: Recipe, *, quick: bool, say: Say) -> tup
     run = estimate_weekly(bench, recipe) if quick else run_weekly(bench, recipe, say)
     rows: list[tuple[Cell, ...]] = [(words(name), seconds_cell(seconds, run.mark)) for name, seconds in run.parts]
     rows.append((words("in all, prices and features excluded"), seconds_cell(run.seconds, run.mark)))
-    rows.append((words("peak memory, all processes"), number_cell(run.peak_gib, "measured", ".2f", "GiB")))
+    rows.append((words("peak memory, all processes"), number_cell(run.peak_gib, run.mark, ".2f", "GiB")))
     if run.gpu_gib:
-        rows.append((words("peak memory of the GPU, this process"), number_cell(run.gpu_gib, "measured", ".2f", "GiB")))
+        rows.append((words("peak memory of the GPU, this process"), number_cell(run.gpu_gib, run.mark, ".2f", "GiB")))
     rows += [(words(name), Cell(text, hours * 3600.0, "claimed")) for name, text, hours in _CLAIMED]
     training, model = recipe.training, recipe.model
+    counts = counts_of(recipe, len(bench.fold.universe))
     notes = (
         (
-            f"{training.strategy}, {model.attention} attention, {training.num_seeds} seeds, at most "
-            f"{training.max_epochs} epochs, width {model.d_model}, {model.num_layers} layers."
+            f"{training.strategy}, {model.attention} attention, width {model.d_model}, {model.num_layers} layers: "
+            f"{counts}."
         ),
+        *((_QUICK_NOTE,) if quick else ()),
         f"Layout: {run.layout.words}.",
         "One fold: walk-forward years are extra the first time and reused afterwards.",
         "The plan's 102 models have 0.85 million parameters each and 100 epochs; see the literal job for those.",
     )
-    title = f"The weekly job: production fit of {len(bench.fold.universe)} models"
+    title = f"The weekly job: production fit of {counts}" + (", estimated from measured steps" if quick else "")
     return (Table(title=title, columns=("part", "figure"), rows=tuple(rows), notes=notes),)
 
 

@@ -153,8 +153,17 @@ class TerminalObserver:
         """Close the bar and leave one line."""
         if self.bars is not None and self._task is not None:
             self.bars.remove_task(self._task)
+            self._task = None
         took = "reused" if outcome.reused else f"{outcome.seconds:.1f} s, {outcome.peak_memory_mib:.0f} MiB"
         line = f"{outcome.name:<9} {outcome.summary}  ({took})"
+        if self.bars is not None:
+            self.bars.console.print(line, markup=False, highlight=False)
+        else:
+            self.terminal.note(line)
+
+    def told(self, step: str, sentence: str) -> None:
+        """Leave one line that stays."""
+        line = f"{step:<9} {sentence}"
         if self.bars is not None:
             self.bars.console.print(line, markup=False, highlight=False)
         else:

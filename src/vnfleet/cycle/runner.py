@@ -95,6 +95,10 @@ class Observer(Protocol):
         """Tell how far a step is: `done` of `total`, in the step's own unit."""
         ...
 
+    def told(self, step: str, sentence: str) -> None:
+        """Tell something a person should see before the step goes on."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class SilentObserver:
@@ -107,6 +111,9 @@ class SilentObserver:
         """Do nothing."""
 
     def progress(self, step: str, done: float, total: float, doing: str) -> None:
+        """Do nothing."""
+
+    def told(self, step: str, sentence: str) -> None:
         """Do nothing."""
 
 

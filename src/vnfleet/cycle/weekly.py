@@ -30,6 +30,7 @@ from vnfleet.cycle.steps.champion import champion_of
 from vnfleet.cycle.steps.evidence import QUALITY_ROWS, check_page_path, read_report
 from vnfleet.cycle.steps.fitting import train
 from vnfleet.cycle.steps.judging import evaluate
+from vnfleet.cycle.steps.planning import check_settings
 from vnfleet.cycle.steps.prices import check, collect, features
 from vnfleet.cycle.steps.releasing import deploy, gate, predict, read_decision, read_predictions, set_id_of
 from vnfleet.cycle.steps.telling import report, report_path
@@ -108,6 +109,8 @@ def run_cycle(
     day = as_of or last_close(now.now())
     if last_step not in STEPS:
         raise UsageError("there is no such step", expected=", ".join(STEPS), found=last_step)
+    if STEPS.index(last_step) >= STEPS.index("train"):
+        check_settings(config, now.now())
     week = WeekContext(
         config=config,
         folders=Folders(workdir),

@@ -5,6 +5,7 @@ Axes: S symbols (sorted), T sessions, F features, H horizons (those of the recip
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from datetime import date
@@ -178,9 +179,17 @@ def prepare(data: TrainingData, fit: range, stop: int, context_sessions: int, ob
 
 
 def prepare_separate(
-    data: TrainingData, fit: range, stop: int, context_sessions: int, objective: ObjectiveConfig
+    data: TrainingData,
+    fit: range,
+    stop: int,
+    context_sessions: int,
+    objective: ObjectiveConfig,
+    market: TrainingData | None = None,
 ) -> Prepared:
-    """Return the same with a scaler and label scale per symbol, each fitted on that symbol's own rows."""
+    """Return the same with a scaler and label scale per symbol, each fitted on that symbol's own rows.
+
+    `market` holds every symbol collected: what a direction label "market_relative" compares with (default: `data`).
+    """
     fit_rows_ST = _rows_of(data.present_ST[:, :stop], fit)
     scaled_STF = np.zeros((*fit_rows_ST.shape, data.values_STF.shape[2]), dtype=np.float32)
     scalings: list[Scaling] = []
@@ -190,7 +199,13 @@ def prepare_separate(
         scaling = Scaling.fit(data.values_STF[own, :stop], data.returns_HST[:, own, :stop], rows)
         scaled_STF[own] = scaling.scaler.apply(data.values_STF[own, :stop], data.present_ST[own, :stop])
         scalings.append(scaling)
-    return _prepared(data, stop, context_sessions, objective, tuple(scalings), scaled_STF)
+    prepared = _prepared(data, stop, context_sessions, objective, tuple(scalings), scaled_STF)
+    if market is None or objective.direction_target == "absolute":
+        return prepared
+    returns_ST = market.returns_HST[-1][:, :stop]
+    labelled_ST = eligible_sessions(market.present_ST[:, :stop], context_sessions) & np.isfinite(returns_ST)
+    up_ST = direction_label(returns_ST, labelled_ST, objective)
+    return dataclasses.replace(prepared, up_ST=up_ST[[market.symbols.index(symbol) for symbol in data.symbols]])
 
 
 def _rows_of(present_ST: np.ndarray, fit: range) -> np.ndarray:

@@ -20,6 +20,7 @@ _LIBRARIES = ("torch", "polars", "polars-talib", "lightgbm")
 SCHEMA_VERSION = 2
 MIN_CHUNK_SESSIONS = 4
 MIN_CROSS_SECTION = 20
+MAX_COUNT = 2_000
 
 Strategy = Literal["pooled", "adapted", "separate"]
 
@@ -36,6 +37,7 @@ class ObjectiveConfig:
     path_weight, path_loss : returns of all horizons in units of their in-fold deviation, Huber or squared.
     direction_weight, direction_target : binary cross-entropy of the score as the log-odds of a rise ("absolute") or of
         beating the median symbol of that session ("market_relative"); unchanged prices count as half.
+        The median is that of all symbols collected, also for models of one symbol.
     volatility_weight : Gaussian likelihood of the returns, given the return head's forecast as a constant.
     min_labels_per_session : sessions with fewer labelled symbols have no cross-sectional term.
     primary_share : share of the cross-sectional terms that is taken over the primary symbols only.
@@ -129,8 +131,14 @@ class TrainingConfig:
         for name in (*counts, "valid_sessions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
-        if self.chunk_sessions < MIN_CHUNK_SESSIONS:
-            raise ValueError(f"chunk_sessions must be at least {MIN_CHUNK_SESSIONS}, found {self.chunk_sessions}")
+            if getattr(self, name) > MAX_COUNT:
+                raise ValueError(f"{name} must be at most {MAX_COUNT}, found {getattr(self, name)}")
+        if not MIN_CHUNK_SESSIONS <= self.chunk_sessions <= MAX_COUNT:
+            raise ValueError(
+                f"chunk_sessions must lie between {MIN_CHUNK_SESSIONS} and {MAX_COUNT}, found {self.chunk_sessions}"
+            )
+        if len({f"{penalty:g}" for penalty in self.delta_penalties}) != len(self.delta_penalties):
+            raise ValueError(f"delta_penalties repeat: {list(self.delta_penalties)}")
         if self.patience_epochs < 0:
             raise ValueError(f"patience_epochs must not be negative, found {self.patience_epochs}")
         if self.learning_rate <= 0 or self.delta_learning_rate <= 0:

@@ -46,7 +46,7 @@ def run_separate(run: UnitRun, scratch: Path) -> dict[str, str]:
     unit, training = run.unit, run.recipe.training
     data = _of_symbols(run.data, run.universe_U)
     context = run.config.context_sessions
-    prepared = prepare_separate(data, range(*unit.train), unit.refit[1], context, run.objective)
+    prepared = prepare_separate(data, range(*unit.train), unit.refit[1], context, run.objective, run.data)
     sessions, valid = run.decision_sessions(*unit.train), run.decision_sessions(*unit.valid)
     enough = _with_labels(prepared, sessions, _MIN_LABELS)
     selected = _fit_groups(run, prepared, sessions, enough, [training.max_epochs] * len(data.symbols), "select", valid)
@@ -55,7 +55,7 @@ def run_separate(run: UnitRun, scratch: Path) -> dict[str, str]:
     valid_score_SO = _valid_scores(run, prepared, valid, enough, selected)
     calibrations = _calibrations(prepared, valid_score_SO, unit.valid, enough)
 
-    prepared = prepare_separate(data, range(*unit.refit), unit.refit[1], context, run.objective)
+    prepared = prepare_separate(data, range(*unit.refit), unit.refit[1], context, run.objective, run.data)
     sessions = run.decision_sessions(*unit.refit)
     everyone = list(range(len(data.symbols)))
     if lacking := sorted(set(everyone) - set(_with_labels(prepared, sessions, 1))):

@@ -10,10 +10,14 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
+from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.core.ids import short_id
-from vnfleet.cycle.context import WeekContext, is_sealed
+from vnfleet.core.sealed import verify
+from vnfleet.cycle.config import CycleConfig
+from vnfleet.cycle.context import WeekContext
 from vnfleet.cycle.runner import STEPS, Facts, read_steps
 from vnfleet.training.dataset import PACKAGE_KIND, TrainingData, save_training_data
 from vnfleet.training.engines import pool, ray_cluster
@@ -26,7 +30,7 @@ from vnfleet.training.machine.cores import performance_cores
 from vnfleet.training.machine.devices import can_compile, choose_device
 from vnfleet.training.machine.estimate import StepCosts, estimate_work
 from vnfleet.training.machine.memory import available_bytes, limit_bytes, step_bytes
-from vnfleet.training.machine.threads import Layout, measure_layout, share_cores, step_timer
+from vnfleet.training.machine.threads import Layout, candidate_threads, measure_layout, share_cores, step_timer
 from vnfleet.training.machine.work import (
     WORK_NAME,
     MachineFacts,
@@ -68,10 +72,14 @@ def plan_of_week(folder: Path, week: WeekContext, cube_id: str, folds_facts: Fac
     cores = performance_cores()
     key = work_key(asked, machine, data_id=cube_id, fold_ids=[short_id(folds_facts)])
     decision = _Decision(week, asked, machine, cores, key)
+    week.observer.told("train", device.words)
     here = MachineFacts.here(num_cores=len(cores), device=device.device)
     record = plan_of_work(folder / WORK_NAME, key, here, decide=lambda: decision.made(here), measure=decision.layout)
     layout = record.layout
-    words = f"{layout.processes} x {layout.threads} thread{'s' if layout.threads > 1 else ''}, {device.words}"
+    if record.budget.seconds_left is not None:
+        week.observer.told("train", record.budget.words)
+    where = "on Ray" if machine.engine == "ray" else "here"
+    words = f"{where}, {layout.processes} x {layout.threads} thread{'s' if layout.threads > 1 else ''}, {device.words}"
     if record.budget.seconds_left is not None:
         words += f"; {record.budget.words}"
     return PlanOfWork(
@@ -81,6 +89,43 @@ def plan_of_week(folder: Path, week: WeekContext, cube_id: str, folds_facts: Fac
         compiled=layout.compiled,
         words=words,
     )
+
+
+def check_settings(config: CycleConfig, now: datetime) -> None:
+    """Refuse at the start of a run what training would refuse hours later.
+
+    Raises `UsageError` on a deadline that cannot be read or has passed, an impossible budget, a device that is not
+    there, more threads than cores, a Ray address that cannot be used, or two ways of training at once.
+    """
+    machine = config.machine
+    time_left(budget_minutes=machine.budget_minutes, deadline=machine.deadline, now=now, reserve_seconds=0.0)
+    choose_device(machine)
+    cores = performance_cores()
+    candidate_threads(len(cores), machine)
+    if machine.processes > len(cores):
+        raise UsageError(
+            "more processes are asked for than there are cores",
+            expected=f"processes of at most {len(cores)} in [machine]",
+            found=machine.processes,
+            fix="set processes to 0 to have it measured",
+        )
+    if machine.engine == "ray":
+        if config.remote.mode == "hybrid":
+            raise UsageError(
+                "a Ray cluster and remote workers cannot train the same week",
+                found='engine "ray" with mode "hybrid"',
+                fix="choose one: --engine local with --mode hybrid, or --engine ray with --mode local",
+            )
+        ray_cluster.check_address(machine.ray_address)
+    if config.training.strategy == "separate":
+        try:
+            config.objective.own_series()
+        except ValueError as error:
+            raise UsageError(
+                "separate models have nothing to learn from",
+                expected="a weight above 0 for path, direction or volatility in [objective]",
+                found="all three are 0; terms of a session do not count for them",
+            ) from error
 
 
 @dataclass(slots=True)
@@ -129,7 +174,7 @@ class _Decision:
             return _unmeasured(machine.processes, machine.num_threads, self.cores)
         if not units:
             return _unmeasured(machine.processes or 1, machine.num_threads or len(self.cores), self.cores)
-        week.observer.progress("train", 0.0, float(len(units)), "measuring one training step")
+        week.observer.told("train", "measuring one training step")
         environment = this_machine(machine)
         unit = next((unit for unit in units if unit.kind == "separate"), units[0])
         environment = completed_environment(unit, self.asked, week.data(), environment, machine)
@@ -151,7 +196,7 @@ class _Decision:
             bytes_per_process=_bytes_of_process(self.asked, week.data()),
             available=min(limit_bytes(machine.memory_limit_gib), available_bytes()),
         )
-        week.observer.progress("train", 0.0, float(len(units)), layout.words)
+        week.observer.told("train", f"{len(units)} units: {layout.words}")
         return layout
 
     def _compiled_seconds(self, unit: WorkUnit, environment: NumericEnvironment) -> float | None:
@@ -264,7 +309,9 @@ def run_plan(week: WeekContext, plan: PlanOfWork, units: Sequence[WorkUnit], dat
 def sealed_package(week: WeekContext, data: TrainingData) -> Path:
     """Return the training data sealed on disk, as processes and workers read it."""
     package = week.folders.package / short_id(week.cube().cube_id)
-    if not is_sealed(package, PACKAGE_KIND):
+    try:
+        verify(package, PACKAGE_KIND)
+    except BadDataError:  # absent, or damaged since: it is made from the features again
         save_training_data(package, data)
     return package
 

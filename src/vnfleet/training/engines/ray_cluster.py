@@ -254,13 +254,15 @@ def _put_data(ray: ModuleType, data: TrainingData) -> tuple[Any, ...]:
     return (names, *(ray.put(array) for array in (data.values_STF, data.present_ST, data.returns_HST)))
 
 
-@contextlib.contextmanager
-def _connected(ray: ModuleType, job: EngineJob) -> Iterator[None]:
-    """Connect to the cluster, or start one here; leave it as it was found."""
-    if ray.is_initialized():
-        yield
-        return
-    address = job.machine.ray_address or os.environ.get("RAY_ADDRESS", "")
+def check_address(ray_address: str) -> None:
+    """Refuse what can be refused before anything is computed; raises `UsageError` as `run_units` would."""
+    _import_ray()
+    _address(ray_address)
+
+
+def _address(ray_address: str) -> str:
+    """Return the address to connect to, empty for a cluster of our own."""
+    address = ray_address or os.environ.get("RAY_ADDRESS", "")
     if address.startswith("ray://"):
         raise UsageError(
             "Ray Client addresses (ray://) are not supported: checkpoints are kept on this machine, so it must be a "
@@ -268,6 +270,16 @@ def _connected(ray: ModuleType, job: EngineJob) -> Iterator[None]:
             found=address,
             fix='run `ray start --address=HOST:6379` here, then set ray_address = "auto" under [machine]',
         )
+    return address
+
+
+@contextlib.contextmanager
+def _connected(ray: ModuleType, job: EngineJob) -> Iterator[None]:
+    """Connect to the cluster, or start one here; leave it as it was found."""
+    if ray.is_initialized():
+        yield
+        return
+    address = _address(job.machine.ray_address)
     quiet = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": False}
     try:
         if address:

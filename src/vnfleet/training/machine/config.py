@@ -8,6 +8,9 @@ from typing import Literal
 Inference = Literal["auto", "float32", "bf16", "compiled", "onnx", "onnx_int8"]
 
 
+_MOST = 1024
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineConfig:
     """The `[machine]` table.
@@ -52,8 +55,8 @@ class MachineConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot mean anything."""
-        if self.processes < 0 or self.num_threads < 0:
-            raise ValueError("processes and num_threads must not be negative; 0 means measured")
+        if not 0 <= self.processes <= _MOST or not 0 <= self.num_threads <= _MOST:
+            raise ValueError(f"processes and num_threads must lie between 0 (measured) and {_MOST}")
         if not 0.0 < self.memory_warn_frac <= 1.0:
             raise ValueError(f"memory_warn_frac must lie in (0, 1], found {self.memory_warn_frac}")
         if self.memory_limit_gib < 0.0 or self.budget_minutes < 0.0:

@@ -259,7 +259,7 @@ def step_bytes(
     """Return what one model's training step needs, `stacked` with others (or with deltas) or alone.
 
     Counted as the network keeps it: per layer the inputs and results of both norms, queries, keys, values, attention
-    weights (streaming; fused attention of windows keeps none), the attended values and the two wide results of the
+    weights, the attended values and the two wide results of the
     feed-forward part. A stack also keeps every dropout mask and the norms before their gains.
     """
     if sequences < 1 or sessions < 1:
@@ -298,7 +298,7 @@ def _streaming(config: StockformerConfig, sessions: int, *, half: bool, stacked:
         weights = config.num_heads * padded * span
         kept += width * keys * (2 * own + hats)
         kept += width * own * (2 * padded + 2 * blocks * span)
-        kept += weights * (_FLOAT32 + (own if half else 0))
+        kept += weights * own
         kept += queries * (width * (2 * own + hats + 2 * masks) + 2 * config.d_ff * own)
         passing = max(passing, 4 * _FLOAT32 * weights + 2 * own * queries * config.d_ff)
     return kept + _head_bytes(config) * sessions, passing
@@ -316,7 +316,9 @@ def _windows(config: StockformerConfig, *, half: bool, stacked: bool) -> tuple[i
     kept = window * config.num_features * (_FLOAT32 + (own if half else 0))
     kept += window * width * ((_FLOAT32 if stacked else 0) + config.num_layers * before)
     kept += one_query * (window * (config.num_layers - 1) + 1)
-    passing = window * (2 * config.d_ff * own + 6 * width * _FLOAT32)
+    weights = config.num_heads * window * own  # of one query; the fused kernel of GPUs keeps none
+    kept += weights * (window * (config.num_layers - 1) + 1)
+    passing = window * (2 * config.d_ff * own + 6 * width * _FLOAT32 + 3 * weights)
     return kept + _head_bytes(config), passing
 
 
