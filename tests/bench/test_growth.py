@@ -29,11 +29,15 @@ def test_prices_that_are_too_short_are_refused(data: TrainingData) -> None:
 
 def test_a_size_without_cross_section_is_measured_too(data: TrainingData, config: CycleConfig, tmp_path: Path) -> None:
     recipe = Recipe(config.model, replace(config.training, max_epochs=8), config.objective)
-    (table,) = growth_tables(data, recipe, config.machine, tmp_path, seconds=0.2, sizes=((10, 1),))
+    said: list[str] = []
+    (table,) = growth_tables(data, recipe, config.machine, tmp_path, seconds=0.2, say=said.append, sizes=((10, 1),))
+    assert said[0] == "10 symbols, 1 year (1 of 1)"
+    assert said[1].endswith("labels/s")
     (row,) = table.rows
-    labels_per_second, microseconds = row[3].value, row[4].value
+    labels_per_second, microseconds = row[2].value, row[3].value
     assert labels_per_second is not None
     assert microseconds == pytest.approx(1e6 / labels_per_second)
-    assert row[2].value is not None
-    assert 0 < row[2].value < 10 * 250
+    assert row[1].value is not None
+    assert 0 < row[1].value < 10 * 250
+    assert row[0].text == "10 symbols, 1 year"
     assert not list(tmp_path.iterdir())

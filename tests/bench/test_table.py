@@ -1,13 +1,26 @@
 """Tables say of every figure where it comes from."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from vnfleet.bench.report import BenchReport, MachineFacts
-from vnfleet.bench.table import NOTHING, Cell, Table, mean_cell, rate_cell, seconds_cell, share_cell, words
+from vnfleet.bench.table import (
+    NOTHING,
+    Cell,
+    Table,
+    claimed,
+    counts_text,
+    mean_cell,
+    rate_cell,
+    rough_cell,
+    seconds_cell,
+    share_cell,
+    words,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +48,33 @@ def test_every_mark_has_its_letter() -> None:
 def test_a_mean_comes_with_its_interval() -> None:
     assert str(mean_cell(0.105, 0.085, 0.124)) == "0.105 [0.085, 0.124] (m)"
     assert "no interval" in str(mean_cell(0.1, None, None))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0421, "40 ms"), (12.34, "10 s"), (150.0, "2 min"), (5399.0, "90 min"), (93600.0, "30 h")]
+)
+def test_a_rough_duration_has_one_digit(seconds: float, text: str) -> None:
+    assert str(rough_cell(seconds)) == f"{text} (e)"
+
+
+def test_counts_are_said_in_full() -> None:
+    assert counts_text(40, 1, 2) == "40 models x 1 seed x 2 epochs"
+    assert counts_text(1, 3, "at most 8") == "1 model x 3 seeds x at most 8 epochs"
+
+
+def test_who_claims_nothing_has_a_dash_without_a_mark() -> None:
+    assert str(claimed(None)) == "-"
+    assert str(claimed("free")) == "free (c)"
+
+
+def test_a_busy_machine_is_said_in_words() -> None:
+    facts = replace(MachineFacts.here(), cores=2, load=1.9)
+    assert facts.warning is None
+    assert "load average 1.9 before the run" in facts.sentence
+    busy = replace(facts, load=6.4).warning
+    assert busy is not None
+    assert "the machine was busy" in busy
+    assert replace(facts, load=None).warning is None
 
 
 def test_a_row_of_another_width_is_refused() -> None:

@@ -89,6 +89,28 @@ def test_without_prices_a_market_is_simulated_in_a_folder_of_its_own(asked: Simp
     assert rest["as_of"].isoformat() == "2023-12-29"
 
 
+def test_a_simulated_market_of_the_settings_is_kept(
+    asked: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = '[source]\nkind = "simulated"\n[simulated]\nnum_symbols = 33\n[universe]\nmodels = 31\n[folds]\nnewest = 3\n'
+    (tmp_path / "vnfleet.toml").write_text(text, encoding="utf-8")
+    assert main(["bench", "plan", "--quick", "--workdir", str(tmp_path)]) == 0
+    config, _, rest = asked.gathered
+    assert (config.simulated.num_symbols, config.universe.models, config.folds.newest) == (33, 31, 3)
+    assert rest["as_of"] is None  # as in a week
+    said = capsys.readouterr().err
+    assert "settings: " in said
+    assert "built-in" not in said
+
+
+def test_the_built_in_market_is_named(
+    asked: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "plan", "--quick", "--models", "8", "--workdir", str(tmp_path)]) == 0
+    assert "the built-in simulated market of 48 symbols" in capsys.readouterr().err
+    assert asked.gathered[0].universe.models == 8
+
+
 def test_a_path_alone_means_files(asked: SimpleNamespace, tmp_path: Path) -> None:
     prices = tmp_path / "prices.parquet"
     words = ["--path", str(prices), "--as-of", "2024-12-31", "--year", "2021", "--workdir", str(tmp_path)]
@@ -99,8 +121,18 @@ def test_a_path_alone_means_files(asked: SimpleNamespace, tmp_path: Path) -> Non
 
 
 def test_trained_models_can_be_measured(asked: SimpleNamespace, tmp_path: Path) -> None:
+    (tmp_path / "VCB_stockformer.pt").touch()
     assert main(["bench", "infer", "--models-folder", str(tmp_path), "--workdir", str(tmp_path)]) == 0
     assert asked.infer["models"] == tmp_path
+
+
+@pytest.mark.parametrize(("folder", "words"), [("nowhere", "no such folder"), (".", "has no models")])
+def test_a_folder_without_models_is_refused_before_anything_is_gathered(
+    folder: str, words: str, asked: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "infer", "--models-folder", str(tmp_path / folder), "--workdir", str(tmp_path)]) == 2
+    assert words in capsys.readouterr().err
+    assert asked.gathered is None
 
 
 @pytest.mark.parametrize("option", [["--whole"], ["--exchange", "x"]])
@@ -118,10 +150,14 @@ def test_an_unknown_job_is_refused(tmp_path: Path) -> None:
 def test_a_narrow_window_gets_rows_one_below_the_other(
     asked: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    columns = tuple("abcdefgh")
-    wide = Table(title="wide", columns=columns, rows=(tuple(Cell(f"{name}1") for name in columns),))
+    columns = tuple(f"{name} heading" for name in "abcdefgh")
+    wide = Table(title="wide", columns=columns, rows=(tuple(Cell(f"{name[0]}1") for name in columns),))
     monkeypatch.setattr(f"{__name__}.REPORT", replace(REPORT, tables=(wide,)))
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["bench", "train", "--workdir", str(tmp_path)]) == 0
-    assert "  a1\n      b: b1\n      c: c1\n" in capsys.readouterr().out
+    assert "  a heading: a1\n      b heading: b1\n      c heading: c1\n" in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "140")
+    assert main(["bench", "train", "--workdir", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert any(all(name in line for name in columns) for line in said.splitlines())
     assert asked.job == "labels"

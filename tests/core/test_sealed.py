@@ -10,7 +10,7 @@ import pytest
 
 from vnfleet.core import atomic, sealed
 from vnfleet.core.errors import BadDataError, ResourceError
-from vnfleet.core.sealed import read_manifest, sealing, verify
+from vnfleet.core.sealed import is_whole, read_manifest, sealing, verify
 
 
 def seal(target: Path, text: str = "hello") -> None:
@@ -120,3 +120,29 @@ def test_a_target_held_for_a_moment_is_replaced_in_the_end(tmp_path: Path, monke
     atomic.write_text(tmp_path / "f.txt", "text")
     assert (tmp_path / "f.txt").read_text() == "text"
     assert len(calls) == 3
+
+
+def test_a_manifest_that_is_no_text_or_no_file_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BadDataError, match=r"damaged(.|\n)*manifest\.json"):
+        read_manifest(tmp_path, "thing")
+    (tmp_path / "manifest.json").unlink()
+    (tmp_path / "manifest.json").mkdir()
+    with pytest.raises(BadDataError, match="a folder instead of a file"):
+        read_manifest(tmp_path, "thing")
+
+
+def test_whole_means_every_hash(tmp_path: Path) -> None:
+    seal(tmp_path / "t")
+    assert is_whole(tmp_path / "t", "thing")
+    assert not is_whole(tmp_path / "t", "release")
+    assert not is_whole(tmp_path / "absent", "thing")
+    (tmp_path / "t" / "inner" / "a.txt").write_text("jello")
+    assert not is_whole(tmp_path / "t", "thing")
+
+
+def test_sealing_replaces_a_file_that_lies_where_the_folder_belongs(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("a file")
+    seal(tmp_path / "t")
+    verify(tmp_path / "t", "thing")
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]

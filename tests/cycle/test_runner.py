@@ -116,3 +116,11 @@ def test_the_newest_week_is_the_newest_that_finished_a_step(tmp_path: Path) -> N
         runner(tmp_path / name).step(spec("collect"), Work())
     (tmp_path / "2026-W47").mkdir()
     assert latest_cycle(tmp_path) == tmp_path / "2025-W01"
+
+
+def test_what_a_killed_run_left_half_written_goes_be_it_a_file_or_a_folder(tmp_path: Path) -> None:
+    (tmp_path / ".plan.json.tmp-0a1b2c3d").write_text("half", encoding="utf-8")
+    (tmp_path / ".train.tmp-0a1b2c3d").mkdir()
+    (tmp_path / "plan.json").write_text("{}", encoding="utf-8")
+    runner(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import pickle
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
-from vnfleet.core.errors import BadDataError
+from vnfleet.core.errors import BadDataError, ResourceError
 from vnfleet.features.cube import FeatureCube
 from vnfleet.model.artifact import Artifact, forecast_artifacts, read_artifact, write_artifact
 from vnfleet.model.ensemble import Calibration, Ensemble, EnsembleForecast, Member, Scaler, run_network
@@ -260,3 +261,27 @@ def test_a_model_refuses_a_cube_with_other_features(cube: FeatureCube) -> None:
         forecast_artifacts([artifact_of("AAA")], other, cube.sessions[-1:], "m", "live")
     with pytest.raises(BadDataError, match="no market session"):
         forecast_artifacts([artifact_of("AAA")], cube, (date(2030, 1, 1),), "m", "live")
+
+
+def test_a_full_disk_is_said_in_words_and_the_old_model_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "AAA_stockformer.pt"
+    write_artifact(path, artifact_of("AAA"))
+    before = path.read_bytes()
+
+    def full(target: Path, payload: bytes) -> int:
+        with target.open("wb") as handle:
+            handle.write(payload[: len(payload) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(ResourceError, match="the disk is full"):
+            write_artifact(path, artifact_of("AAA", seed=1))
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_same_model_is_the_same_file(tmp_path: Path) -> None:
+    for name in ("first.pt", "second.pt"):
+        write_artifact(tmp_path / name, artifact_of("AAA"))
+    assert (tmp_path / "first.pt").read_bytes() == (tmp_path / "second.pt").read_bytes()

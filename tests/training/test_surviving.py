@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from vnfleet.core.sealed import verify
 from vnfleet.evaluation.splits import Fold
 from vnfleet.training.checkpoint import CheckpointRule
 from vnfleet.training.dataset import TrainingData
-from vnfleet.training.engines.local import run_unit
+from vnfleet.training.engines.local import is_finished, run_unit
 from vnfleet.training.environment import ENVIRONMENT_NAME, NumericEnvironment, frozen_environment
 from vnfleet.training.forecast import forecast_fold
 from vnfleet.training.machine.config import MachineConfig
@@ -255,6 +256,31 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_by_name_and_the_one_before_i
     assert newest.name in caplog.text
     assert "using the one before it" in caplog.text
     np.testing.assert_array_equal(scores(pooled, fold, data, tmp_path), reference)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing", "no manifest", "a file"])
+def test_a_damaged_finished_unit_is_made_again(
+    damage: str, pooled: Recipe, data: TrainingData, units: tuple[WorkUnit, ...], tmp_path: Path
+) -> None:
+    result = run_unit(units[0], pooled, data, tmp_path, silent, SMALL_STEPS)
+    selection = result / "selection.json"
+    whole = selection.read_bytes()
+    assert is_finished(tmp_path, units[0])
+    if damage == "flipped":
+        selection.write_bytes(whole[:-2] + b" }")
+    elif damage == "missing":
+        selection.unlink()
+    elif damage == "no manifest":
+        (result / "manifest.json").unlink()
+        (result / "manifest.json").mkdir()
+    else:
+        shutil.rmtree(result)
+        result.write_text("a file")
+    assert not is_finished(tmp_path, units[0])
+    run_unit(units[0], pooled, data, tmp_path, silent, SMALL_STEPS)
+    assert is_finished(tmp_path, units[0])
+    assert selection.read_bytes() == whole
+    assert not list(result.parent.glob(".result*")), "the damaged one was left lying about"
 
 
 def test_too_few_symbols_for_a_cross_section_are_refused_with_the_reason(

@@ -144,7 +144,7 @@ def _fold_of(data: TrainingData) -> Fold:
 
 
 def _size_text(num_symbols: int, years: int) -> str:
-    return f"{num_symbols:,} symbols, {years} years"
+    return f"{num_symbols:,} symbols, {years} year{'s' * (years != 1)}"
 
 
 def _row(size: Size) -> tuple[Cell, ...]:

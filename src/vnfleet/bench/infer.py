@@ -182,7 +182,9 @@ def model_files(folder: Path) -> list[Path]:
         raise UsageError("there is no such folder of models", where=folder, fix=fix)
     paths = sorted(folder.glob(f"*{ARTIFACT_SUFFIX}"))
     if not paths:
-        raise UsageError("the folder has no models", expected=f"files such as {artifact_name('VCB')}", where=folder, fix=fix)
+        raise UsageError(
+            "the folder has no models", expected=f"files such as {artifact_name('VCB')}", where=folder, fix=fix
+        )
     return paths
 
 

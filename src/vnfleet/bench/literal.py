@@ -55,7 +55,13 @@ def literal_tables(
         rows.append((words("peak memory of the GPU"), number_cell(run.gpu_gib, "measured", ".2f", "GiB")))
     counts = counts_text(run.num_models, 1, PLAN_EPOCHS)
     rows.append((words(f"time for {counts}"), seconds_cell(run.seconds, mark)))
-    rows += [(words(f"{name}, {PLAN_MODELS} models x {PLAN_EPOCHS} epochs"), Cell(f"{low:.0f}-{high:.0f} h", low * 3600.0, "claimed")) for name, low, high in CLAIMED]
+    rows += [
+        (
+            words(f"{name}, {PLAN_MODELS} models x {PLAN_EPOCHS} epochs"),
+            Cell(f"{low:.0f}-{high:.0f} h", low * 3600.0, "claimed"),
+        )
+        for name, low, high in CLAIMED
+    ]
     notes = (
         *(() if rate.finished else (_slice_note(run, counts),)),
         f"Peak: {peak.sentence}.",

@@ -92,7 +92,7 @@ def run_train_bench(
 ) -> BenchReport:
     """Run one job on `material` and return its record; `scratch` is emptied before and after.
 
-    `machine` are facts taken before anything else was done, so that its load is that of others; by default those of now.
+    `machine` are facts from before anything else was done, so that its load is that of others; by default those of now.
 
     Raises
     ------
@@ -146,9 +146,7 @@ def run_plan_bench(
     def tables() -> tuple[Table, ...]:
         bench = bench_of(material, scratch, live=False)
         recipe = recipe_of(material, options)
-        return plan_tables(
-            bench, material, recipe, facts, seconds=options.slice_seconds, quick=options.quick, say=say
-        )
+        return plan_tables(bench, material, recipe, facts, seconds=options.slice_seconds, quick=options.quick, say=say)
 
     return _reported("plan", TITLES["plan"], material, options, scratch, command, facts, clock, tables)
 

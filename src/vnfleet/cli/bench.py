@@ -19,15 +19,17 @@ if TYPE_CHECKING:
     from datetime import date
 
     from vnfleet.bench.material import Material
-    from vnfleet.bench.report import BenchReport
+    from vnfleet.bench.report import BenchReport, MachineFacts
     from vnfleet.bench.table import Table
-    from vnfleet.cycle.config import CycleConfig
 
 _FILES = "--source files --path prices.parquet --as-of 2024-12-31"
 BENCH_FOLDER = "bench"
 _EARLIEST_YEAR = 2000
-_COLUMN_WIDTH = 16
 _TWO_COLUMNS = 2
+_WRAPS_FROM = 12
+"""Cells of more characters are wrapped between words rather than widening a table."""
+_BORDER = 3
+"""Characters that a table spends on each column besides its text."""
 
 Job = Annotated[
     Literal["labels", "weekly", "literal", "growth", "peers"], typer.Option("--job", help="What is measured.")
@@ -84,7 +86,8 @@ def train(
 ) -> int:
     """Measure training: labels per second, the weekly job, the plan's literal job, growth, or peers.
 
-    Without prices a simulated market of the plan's size is used. Everything stays in the workdir's bench folder.
+    Prices come from the options or from vnfleet.toml; without any, a simulated market of the plan's size is used.
+    Everything stays in the workdir's bench folder.
     """
     terminal = terminal_of(context, workdir, as_json=as_json)
     if whole and job != "literal":
@@ -94,6 +97,7 @@ def train(
     day = o.parsed_date(as_of)
     from vnfleet.bench.train import BenchOptions, run_train_bench  # noqa: PLC0415 - torch loads only when needed
 
+    machine = _machine(terminal)
     options = BenchOptions(
         quick=quick,
         whole=whole,
@@ -103,8 +107,10 @@ def train(
         exchange=exchange,
     )
     given = _given(source, path, listings, seeds, models)
-    material = _material(terminal, _settings(workdir, config, given, path), day, year, quick=quick)
-    report = run_train_bench(job, material, options, scratch=_scratch(workdir), command=_command(), say=terminal.note)
+    material = _material(terminal, config, given, day, year, quick=quick)
+    report = run_train_bench(
+        job, material, options, scratch=_scratch(workdir), command=_command(), say=terminal.note, machine=machine
+    )
     return _shown(terminal, report, out)
 
 
@@ -129,10 +135,13 @@ def plan(
     day = o.parsed_date(as_of)
     from vnfleet.bench.train import BenchOptions, run_plan_bench  # noqa: PLC0415 - torch loads only when needed
 
+    machine = _machine(terminal)
     options = BenchOptions(quick=quick, seconds=seconds or 0.0)
     given = _given(source, path, listings, seeds, models)
-    material = _material(terminal, _settings(workdir, config, given, path), day, year, quick=quick)
-    report = run_plan_bench(material, options, scratch=_scratch(workdir), command=_command(), say=terminal.note)
+    material = _material(terminal, config, given, day, year, quick=quick)
+    report = run_plan_bench(
+        material, options, scratch=_scratch(workdir), command=_command(), say=terminal.note, machine=machine
+    )
     return _shown(terminal, report, out)
 
 
@@ -153,12 +162,16 @@ def infer(
     """Measure forecasting of a whole set: float32, bf16, compiled, ONNX and int8, with how well the ranks agree."""
     terminal = terminal_of(context, workdir, as_json=as_json)
     day = o.parsed_date(as_of)
-    from vnfleet.bench.train import run_infer_report  # noqa: PLC0415 - torch loads only when needed
+    from vnfleet.bench.infer import model_files  # noqa: PLC0415 - torch loads only when needed
+    from vnfleet.bench.train import run_infer_report  # noqa: PLC0415
     from vnfleet.cycle.inference import INFERENCE_NAME  # noqa: PLC0415
     from vnfleet.cycle.workdir import Folders  # noqa: PLC0415
 
-    settings = _settings(workdir, config, _given(source, path, listings, None, models), path)
-    material = _material(terminal, settings, day, None, quick=quick)
+    if models_folder is not None:
+        model_files(models_folder)  # a wrong folder is refused before prices are gathered
+    machine = _machine(terminal)
+    given = _given(source, path, listings, None, models)
+    material = _material(terminal, config, given, day, None, quick=quick)
     report = run_infer_report(
         material,
         quick=quick,
@@ -167,6 +180,7 @@ def infer(
         command=_command(),
         choice=Folders(workdir).configs / INFERENCE_NAME,
         say=terminal.note,
+        machine=machine,
     )
     return _shown(terminal, report, out)
 
@@ -181,28 +195,50 @@ def _given(
     }
 
 
-def _settings(
-    workdir: Path, config: Path | None, given: dict[str, dict[str, object | None]], path: Path | None
-) -> CycleConfig:
-    """Return the settings; without prices in them or on the command line, those of a simulated market."""
+def _material(
+    terminal: Terminal,
+    file: Path | None,
+    given: dict[str, dict[str, object | None]],
+    day: date | None,
+    year: int | None,
+    *,
+    quick: bool,
+) -> Material:
+    """Gather the prices of the command line, else of the settings; the built-in simulated market where neither has any.
+
+    A simulated market that the settings name is theirs: its size, universe and folds stay as written.
+    """
+    from vnfleet.bench.gathering import gather  # noqa: PLC0415 - torch loads only when needed
+    from vnfleet.bench.material import SIMULATED_AS_OF, simulated_config  # noqa: PLC0415
     from vnfleet.settings import find_settings, load_settings  # noqa: PLC0415
 
     overrides = {
         table: {key: value for key, value in keys.items() if value is not None} for table, keys in given.items()
     }
-    if path is not None:
+    if "path" in overrides["source"]:
         overrides["source"].setdefault("kind", "files")
-    return load_settings(file=find_settings(config, workdir), environ=os.environ, overrides=overrides, preset=None)
-
-
-def _material(terminal: Terminal, config: CycleConfig, day: date | None, year: int | None, *, quick: bool) -> Material:
-    from vnfleet.bench.gathering import gather  # noqa: PLC0415
-    from vnfleet.bench.material import SIMULATED_AS_OF, simulated_config  # noqa: PLC0415
-
-    if config.source.kind == "simulated" or (config.source.kind == "files" and config.source.path is None):
+    found = find_settings(file, terminal.workdir)
+    config = load_settings(file=found, environ=os.environ, overrides=overrides, preset=None)
+    source, is_asked = config.source, "kind" in overrides["source"]
+    if found is not None:
+        terminal.note(f"settings: {found}")
+    no_prices = source.kind == "files" and source.path is None
+    if no_prices or (source.kind == "simulated" and found is None and is_asked):
         config, day = simulated_config(config, quick=quick), day or SIMULATED_AS_OF
+        why = "no prices are given or set in vnfleet.toml" if no_prices else "vnfleet.toml names no other"
+        terminal.note(f"{why}: the built-in simulated market of {config.simulated.num_symbols} symbols up to {day}")
     with watching(terminal) as observer:
         return gather(config, terminal.workdir / BENCH_FOLDER, as_of=day, year=year, observer=observer)
+
+
+def _machine(terminal: Terminal) -> MachineFacts:
+    """Return the facts of the machine before the command keeps it busy itself, and warn when others already do."""
+    from vnfleet.bench.report import MachineFacts  # noqa: PLC0415 - torch loads only when needed
+
+    machine = MachineFacts.here()
+    if machine.warning:
+        terminal.note(machine.warning)
+    return machine
 
 
 def _scratch(workdir: Path) -> Path:
@@ -216,6 +252,8 @@ def _command() -> str:
 def _shown(terminal: Terminal, report: BenchReport, out: Path | None) -> int:
     """Print the tables or the document, write the page where that was asked for, and return the exit code."""
     terminal.say(report.machine.sentence)
+    if report.machine.warning:
+        terminal.say(report.machine.warning)
     terminal.say(f"data: {report.data}")
     for table in report.tables:
         _print(terminal, table)
@@ -232,14 +270,25 @@ def _shown(terminal: Terminal, report: BenchReport, out: Path | None) -> int:
 
 def _print(terminal: Terminal, table: Table) -> None:
     """Print a table, or row by row where the window is too narrow for its columns, then its notes."""
-    narrow = shutil.get_terminal_size().columns < _COLUMN_WIDTH * len(table.columns)
+    narrow = shutil.get_terminal_size().columns < _width(table)
     if not narrow or len(table.columns) == _TWO_COLUMNS:
         terminal.table(table.title, table.columns, table.rows)
     elif not terminal.as_json:
         terminal.say(f"\n{table.title}")
         for row in table.rows:
-            terminal.say(f"  {row[0]}")
+            terminal.say(f"  {table.columns[0]}: {row[0]}")
             for name, cell in zip(table.columns[1:], row[1:], strict=True):
                 terminal.say(f"      {name}: {cell}")
     for note in table.notes:
         terminal.say(f"  {note}")
+
+
+def _width(table: Table) -> int:
+    """Return the characters across that `table` needs to be read: whole words, and short cells on one line."""
+
+    def needed(texts: list[str]) -> int:
+        longest_word = max(len(word) for text in texts for word in text.split() or [""])
+        return max(longest_word, min(_WRAPS_FROM, max(map(len, texts))))
+
+    columns = zip(*([str(cell) for cell in cells] for cells in (table.columns, *table.rows)), strict=True)
+    return 1 + sum(needed(list(texts)) + _BORDER for texts in columns)

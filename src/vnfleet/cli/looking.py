@@ -71,7 +71,7 @@ def status(context: typer.Context, workdir: o.Workdir = o.WORKDIR, as_json: o.Js
     rows += [(name, "not finished", "") for name in seen.missing_steps]
     if seen.cycle_id is not None:
         terminal.table(f"Week {seen.cycle_id}", ("step", "result", "seconds"), rows)
-        terminal.say(f"open training units: {len(seen.open_units)}")
+        terminal.say(f"open training units: {len(seen.open_units)} of {seen.planned_units}")
     terminal.document({"ok": True, "exit_code": 0, **seen.as_json()})
     return 0
 

@@ -6,14 +6,21 @@ Units, releases, packages and cycle steps are all sealed folders; this is their 
 from __future__ import annotations
 
 import contextlib
-import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, field_validator
 
-from vnfleet.core.atomic import TMP_MARK, disk_errors_for_people, fsync_file, fsync_folder, replace, write_text
+from vnfleet.core.atomic import (
+    TMP_MARK,
+    discard,
+    disk_errors_for_people,
+    fsync_file,
+    fsync_folder,
+    replace,
+    write_text,
+)
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.ids import canonical_json, sha256_hex, sha256_of_file
 
@@ -64,11 +71,11 @@ def sealing(target: Path, kind: str, meta: dict[str, JsonValue]) -> Iterator[Pat
                 retired = target.with_name(f".{target.name}{TMP_MARK}old-{uuid.uuid4().hex[:8]}")
                 replace(target, retired)
                 replace(scratch, target)
-                shutil.rmtree(retired, ignore_errors=True)
+                discard(retired)
             else:
                 replace(scratch, target)
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            discard(scratch)
 
 
 def _write_manifest(folder: Path, kind: str, meta: dict[str, JsonValue]) -> None:
@@ -89,11 +96,15 @@ def read_manifest(folder: Path, kind: str) -> Manifest | None:
     """
     path = folder / MANIFEST_NAME
     try:
-        text = path.read_text(encoding="utf-8")
+        payload = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except (IsADirectoryError, PermissionError) as error:  # Windows says the latter of a folder
+        if not path.is_dir():
+            raise
+        raise BadDataError("a manifest is damaged", where=path, found="a folder instead of a file") from error
     try:
-        manifest = Manifest.model_validate_json(text)
+        manifest = Manifest.model_validate_json(payload.decode())
     except (ValidationError, UnicodeDecodeError) as error:
         raise BadDataError("a manifest is damaged", where=path, found=str(error).splitlines()[0]) from error
     if manifest.kind != kind:
@@ -126,3 +137,12 @@ def verify(folder: Path, kind: str) -> Manifest:
                 "a file in a sealed folder was changed", where=path, expected=expected[:16], found=found[:16]
             )
     return manifest
+
+
+def is_whole(folder: Path, kind: str) -> bool:
+    """Return whether `folder` is sealed and every file in it has its SHA-256; damaged work is to be made again."""
+    try:
+        verify(folder, kind)
+    except BadDataError:
+        return False
+    return True

@@ -21,6 +21,6 @@ def demo_config() -> CycleConfig:
         folds=FoldsConfig(years=(2022, 2023), min_train_sessions=400),
         model=StockformerConfig(d_model=64, num_heads=4, num_layers=2, d_ff=128, band_sessions=30),
         training=TrainingConfig(
-            num_seeds=2, max_epochs=6, valid_sessions=200, chunk_sessions=32, delta_penalties=(1.0,), delta_epochs=1
+            num_seeds=2, max_epochs=5, valid_sessions=200, chunk_sessions=32, delta_penalties=(1.0,), delta_epochs=1
         ),
     )

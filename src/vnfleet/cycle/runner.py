@@ -7,7 +7,6 @@ only while those products are still whole. A kill at any moment therefore leaves
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from vnfleet.core.atomic import TMP_MARK
+from vnfleet.core.atomic import TMP_MARK, discard
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.ids import short_id, source_sha256
 from vnfleet.core.sealed import MANIFEST_NAME, Manifest, read_manifest, sealing, verify
@@ -144,7 +143,7 @@ class Runner:
         """Clear what a killed run left half written."""
         if self.folder.is_dir():
             for rest in self.folder.glob(f".*{TMP_MARK}*"):
-                shutil.rmtree(rest, ignore_errors=True)
+                discard(rest)
 
     def step(
         self,

@@ -27,6 +27,7 @@ class Status:
     cycle_id: str | None
     steps: tuple[StepOutcome, ...]
     open_units: tuple[str, ...]
+    planned_units: int = 0
 
     @property
     def missing_steps(self) -> tuple[str, ...]:
@@ -42,6 +43,7 @@ class Status:
             "steps": [step_json(step) for step in self.steps],
             "missing_steps": list(self.missing_steps) if self.cycle_id else [],
             "open_units": list(self.open_units),
+            "planned_units": self.planned_units,
         }
 
 
@@ -51,11 +53,16 @@ def look(workdir: Path) -> Status:
     now = current_release(folders.models_prod)
     cycle = latest_cycle(folders.cycles)
     units = planned_units(cycle) if cycle is not None else ()
+    open_units = tuple(unit for unit in units if not (folders.units / unit / "result" / MANIFEST_NAME).is_file())
+    steps = () if cycle is None else read_steps(cycle)
+    if open_units:  # what stands there from training on is of an earlier run with other settings
+        steps = tuple(step for step in steps if STEPS.index(step.name) < STEPS.index("train"))
     return Status(
         release_id=None if now is None else now.release_id,
         cycle_id=None if cycle is None else cycle.name,
-        steps=() if cycle is None else read_steps(cycle),
-        open_units=tuple(unit for unit in units if not (folders.units / unit / "result" / MANIFEST_NAME).is_file()),
+        steps=steps,
+        open_units=open_units,
+        planned_units=len(units),
     )
 
 

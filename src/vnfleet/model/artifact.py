@@ -7,6 +7,7 @@ tensor, shape, type or feature list is not what the configuration in it calls fo
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from vnfleet.core.atomic import write_file
+from vnfleet.core.atomic import write_bytes
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.frames import as_prediction_frame
 from vnfleet.core.ids import arrays_sha256, canonical_json
@@ -70,7 +71,7 @@ def artifact_name(symbol: str) -> str:
 
 
 def write_artifact(path: Path, artifact: Artifact) -> None:
-    """Write one artifact atomically."""
+    """Write one artifact atomically; raises `ResourceError` when the disk is full."""
     ensemble = artifact.ensemble
     facts = {
         "schema_version": ARTIFACT_SCHEMA_VERSION,
@@ -85,11 +86,9 @@ def write_artifact(path: Path, artifact: Artifact) -> None:
         "validation": artifact.validation,
     }
     payload = {"facts_json": canonical_json(facts), "tensors": _tensors(ensemble)}
-
-    def write(temporary: Path) -> None:
-        torch.save(payload, temporary)
-
-    write_file(path, write)
+    held = io.BytesIO()  # writing to a file itself, torch has no words for a full disk
+    torch.save(payload, held)
+    write_bytes(path, held.getvalue())
 
 
 def read_artifact(path: Path) -> Artifact:

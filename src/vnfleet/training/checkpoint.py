@@ -5,26 +5,37 @@ A torn, truncated, bit-flipped or foreign checkpoint is refused by name and the 
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vnfleet.core.atomic import TMP_MARK
+from vnfleet.core.atomic import TMP_MARK, discard
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.ids import canonical_json
 from vnfleet.core.sealed import sealing, verify
 
 CHECKPOINT_KIND = "checkpoint"
 _KEEP = 2
-_FACTS = ("step", "history", "best_epoch", "active")
+_REFUSED_MARK = ".refused-"
 _log = logging.getLogger(__name__)
+
+
+class _Facts(BaseModel):
+    """The parts of a `StageState` that are no tensors."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    step: int = Field(ge=0)
+    history: list[list[float]]
+    best_epoch: list[int]
+    active: list[int]
 
 
 class CheckpointSink(Protocol):
@@ -93,35 +104,54 @@ class StageCheckpoints:
         self._sink = sink
 
     def latest(self) -> StageState | None:
-        """Return the newest whole state, or None; damaged ones are named in the log and passed over."""
+        """Return the newest whole state, or None.
+
+        Damaged ones are named in the log and moved aside, so that they never stand in the way of whole ones.
+        """
         for path in self._paths():
             try:
                 return self._read(path)
-            except (BadDataError, SafetensorError, KeyError, ValueError) as error:
-                _log.warning("checkpoint refused, using the one before it: %s", str(error).replace("\n", ";"))
+            except (BadDataError, SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+                why = f"{type(error).__name__}: {error}".replace("\n", ";")
+                _log.warning("checkpoint %s refused, using the one before it: %s", path, why)
+            try:
+                path.rename(path.with_name(f"{_REFUSED_MARK}{path.name}-{uuid.uuid4().hex[:8]}"))
+            except OSError:
+                _log.warning("checkpoint %s could not be moved aside", path)
         return None
 
     def _read(self, path: Path) -> StageState:
         if verify(path, CHECKPOINT_KIND).meta.get("stage_key") != self._stage_key:
             raise BadDataError("a checkpoint belongs to other work", where=path)
-        facts = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        facts = _Facts.model_validate_json((path / "state.json").read_bytes().decode())
         tensors = load_file(path / "tensors.safetensors")
-        return StageState(tensors, **{name: facts[name] for name in _FACTS})
+        rows = {"result": len(facts.history)} | ({"value": len(facts.active)} if facts.active else {})
+        for name, expected in rows.items():
+            found = len(tensors[name]) if name in tensors else "none"
+            if found != expected:
+                raise BadDataError(f"a checkpoint lacks rows of {name}", where=path, expected=expected, found=found)
+        if len(facts.best_epoch) != len(facts.history) or not set(facts.active) <= set(range(len(facts.history))):
+            raise BadDataError("a checkpoint contradicts itself", where=path, found=facts.model_dump_json()[:200])
+        return StageState(
+            tensors, step=facts.step, history=facts.history, best_epoch=facts.best_epoch, active=facts.active
+        )
 
     def save(self, state: StageState) -> None:
-        """Write `state` as the newest checkpoint and drop all but the last two."""
+        """Write `state` as the newest checkpoint; keep it and the one before it."""
         target = self._folder / f"ckpt-{state.step:08d}"
         with sealing(target, CHECKPOINT_KIND, {"stage_key": self._stage_key}) as scratch:
             save_file(
                 {name: tensor.detach().contiguous() for name, tensor in state.tensors.items()},
                 scratch / "tensors.safetensors",
             )
-            facts = {name: getattr(state, name) for name in _FACTS}
-            (scratch / "state.json").write_text(canonical_json(facts), encoding="utf-8")
-        for old in self._paths()[_KEEP:]:
-            shutil.rmtree(old, ignore_errors=True)
-        for torn in self._folder.glob(f".*{TMP_MARK}*"):
-            shutil.rmtree(torn, ignore_errors=True)
+            facts = _Facts(step=state.step, history=state.history, best_epoch=state.best_epoch, active=state.active)
+            (scratch / "state.json").write_text(canonical_json(facts.model_dump()), encoding="utf-8")
+        # One of a later step was refused when this stage went on: only those before this one are worth keeping.
+        others = [path for path in self._paths() if path.name != target.name]
+        before = [path for path in others if path.name < target.name][: _KEEP - 1]
+        torn = [*self._folder.glob(f".*{TMP_MARK}*"), *self._folder.glob(f"{_REFUSED_MARK}*")]
+        for useless in [path for path in others if path not in before] + torn:
+            discard(useless)
         if self._sink is not None:
             self._sink.saved(target)
 

@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from vnfleet.core.atomic import write_text
 from vnfleet.core.errors import BadDataError
@@ -19,6 +19,7 @@ from vnfleet.training.machine.cores import performance_cores
 from vnfleet.training.machine.devices import DeviceChoice, choose_device
 
 ENVIRONMENT_NAME = "environment.json"
+_MAX_SPLITS = 64  # as in training.trainer
 _log = logging.getLogger(__name__)
 
 
@@ -34,15 +35,21 @@ class NumericEnvironment(BaseModel):
 
     torch_version: str
     cpu_capability: str
-    device: str
+    device: str = Field(pattern=r"^(cpu|cuda(:\d+)?)$")
     device_name: str
-    num_threads: int
+    num_threads: int = Field(ge=1)
     precision: Literal["float32", "bf16", "fp16"]
-    tf32: bool = False
-    compiled: bool = False
-    group_size: int = 0
-    splits: int = 1
+    tf32: StrictBool = False
+    compiled: StrictBool = False
+    group_size: int = Field(default=0, ge=0)
+    splits: int = Field(default=1, ge=1, le=_MAX_SPLITS)
     changes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if self.device == "cpu" and self.precision == "fp16":
+            raise ValueError("fp16 is for GPUs")
+        return self
 
     @property
     def device_type(self) -> Literal["cpu", "cuda"]:
@@ -110,18 +117,26 @@ def frozen_environment(
     """Return the environment recorded in `folder`, or record this machine's there first, completed by `extras`.
 
     On another machine the recorded threads and precision are kept as far as it can; where the recorded device or
-    precision is not to be had, what is used instead is recorded, and results agree within tolerance only.
+    precision is not to be had, or torch or the CPU's instructions are others, what is used instead is recorded, and
+    results agree within tolerance only.
+
+    Raises `BadDataError` when the record is damaged or says what cannot be.
     """
     path = folder / ENVIRONMENT_NAME
     if not path.exists():
         environment = extras(this_machine(config))
         write_text(path, environment.model_dump_json(indent=1))
         return FrozenEnvironment(folder, environment)
-    try:
-        recorded = NumericEnvironment.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        raise BadDataError("a recorded environment is damaged", where=path, fix="delete its folder") from error
+    recorded = _recorded(path)
     frozen = FrozenEnvironment(folder, recorded)
+    software = {"torch_version": torch.__version__, "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    words = [
+        f"{name.replace('_', ' ')} {now} after {before}"
+        for name, now in software.items()
+        if now != (before := getattr(recorded, name))
+    ]
+    if words:
+        frozen.change(f"went on with {', '.join(words)}", **software)
     choice = choose(config)
     moved = choice.on_cuda != (recorded.device_type == "cuda")
     if moved or choice.name != recorded.device_name:
@@ -134,5 +149,16 @@ def frozen_environment(
             compiled=recorded.compiled and not moved,
         )
     elif choice.device != recorded.device:
-        frozen.now = recorded.model_copy(update={"device": choice.device})
+        frozen.now = frozen.now.model_copy(update={"device": choice.device})
     return frozen
+
+
+def _recorded(path: Path) -> NumericEnvironment:
+    fix = f"delete the folder {path.parent}: its unit begins again"
+    if path.is_dir():
+        raise BadDataError("a recorded environment is damaged", where=path, found="a folder", fix=fix)
+    try:
+        return NumericEnvironment.model_validate_json(path.read_bytes().decode())
+    except ValueError as error:  # ValidationError and UnicodeDecodeError are such
+        found = "; ".join(str(error).splitlines()[:3])
+        raise BadDataError("a recorded environment is damaged", where=path, found=found, fix=fix) from error

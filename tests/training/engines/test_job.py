@@ -133,3 +133,17 @@ def test_processes_side_by_side_share_the_memory() -> None:
     everything = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     assert memory_share_gib(MachineConfig(device="cpu"), 1) == 0.0
     assert 0.0 < memory_share_gib(MachineConfig(device="cpu"), 4) <= everything / 4
+
+
+def test_a_damaged_result_is_open_again_and_no_ground_to_build_on(tmp_path: Path) -> None:
+    first = make_unit(0)
+    member = make_unit(1, first)
+    with sealing(result_folder(tmp_path, first.unit_id), UNIT_KIND, {}) as scratch:
+        (scratch / "selection.json").write_text("{}")
+    assert UnitQueue([first, member], tmp_path).finished_before == (first,)
+    (result_folder(tmp_path, first.unit_id) / "selection.json").write_text("{ ")
+    again = UnitQueue([first, member], tmp_path)
+    assert again.finished_before == ()
+    assert again.ready() == (first,)
+    with pytest.raises(BadDataError, match="neither finished nor planned"):
+        UnitQueue([member], tmp_path)

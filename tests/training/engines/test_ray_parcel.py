@@ -77,8 +77,15 @@ def test_the_newest_whole_checkpoint_of_each_stage_is_handed_out(tmp_path: Path)
 def test_two_checkpoints_are_kept(tmp_path: Path) -> None:
     for step in range(4):
         seal(tmp_path / f"ckpt-{step:08d}", {"tensors": b"x"})
-    drop_old_checkpoints(tmp_path)
+    drop_old_checkpoints(tmp_path / "ckpt-00000003")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt-00000002", "ckpt-00000003"]
+
+
+def test_one_of_a_later_step_gives_way_to_the_one_just_written(tmp_path: Path) -> None:
+    for step in (5, 90, 100, 10):
+        newest = seal(tmp_path / f"ckpt-{step:08d}", {"tensors": b"x"})
+    drop_old_checkpoints(newest)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt-00000005", "ckpt-00000010"]
 
 
 def test_the_kinds_are_those_of_the_training_room() -> None:

@@ -126,6 +126,28 @@ class TestTheRecord:
         path.write_bytes(b"\xff\xfe\x00")
         assert read_work(path, "key") is None
 
+    @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+    def test_numbers_that_are_none_count_as_damage(
+        self, tmp_path: Path, number: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = tmp_path / WORK_NAME
+        write_work(path, record_of())
+        path.write_text(path.read_text(encoding="utf-8").replace("0.125", number), encoding="utf-8")
+        assert read_work(path, "key") is None
+        assert str(path) in caplog.text
+
+    def test_a_folder_in_its_place_is_named_moved_aside_and_made_anew(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = tmp_path / WORK_NAME
+        path.mkdir()
+        (path / "mine.txt").write_text("x", encoding="utf-8")
+        made = plan_of_work(path, "key", DESKTOP, decide=record_of, measure=never)
+        assert "made anew" in caplog.text
+        assert str(path) in caplog.text
+        assert read_work(path, "key") == made
+        assert len(list(tmp_path.glob(f".{WORK_NAME}{atomic.TMP_MARK}*/mine.txt"))) == 1
+
     def test_a_full_disk_leaves_the_old_record(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / WORK_NAME
         write_work(path, record_of())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vnfleet.core.errors import BadDataError, ResourceError
-from vnfleet.core.sealed import read_manifest
+from vnfleet.core.sealed import is_whole
 from vnfleet.training.engines.crossing import UnitFailedError
 from vnfleet.training.engines.local import is_finished
 from vnfleet.training.environment import usable_cores
@@ -113,7 +113,7 @@ class UnitQueue:
         self._open = {unit.unit_id: unit for unit in self.units if not is_finished(self.units_root, unit)}
         for unit in self._open.values():
             for needed in unit.depends_on:
-                if needed not in self._open and not _is_sealed(self.units_root, needed):
+                if needed not in self._open and not is_whole(result_folder(self.units_root, needed), UNIT_KIND):
                     raise BadDataError(
                         f"{unit_words(unit)} needs another unit that is neither finished nor planned", found=needed
                     )
@@ -185,10 +185,3 @@ class UnitQueue:
     def _checkpoints(self, unit: WorkUnit) -> frozenset[str]:
         folder = self.units_root / unit.unit_id
         return frozenset(path.relative_to(folder).as_posix() for path in folder.glob("*/ckpt-*"))
-
-
-def _is_sealed(units_root: Path, unit_id: str) -> bool:
-    try:
-        return read_manifest(result_folder(units_root, unit_id), UNIT_KIND) is not None
-    except BadDataError:
-        return False

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.core.lock import holding
-from vnfleet.core.sealed import read_manifest, sealing
+from vnfleet.core.sealed import is_whole, sealing
 from vnfleet.training.checkpoint import CheckpointSink
 from vnfleet.training.dataset import TrainingData
 from vnfleet.training.environment import NumericEnvironment, frozen_environment
@@ -30,11 +30,8 @@ _log = logging.getLogger(__name__)
 
 
 def is_finished(units_root: Path, unit: WorkUnit) -> bool:
-    """Return whether the result of `unit` is sealed; a damaged one counts as unfinished and is made again."""
-    try:
-        return read_manifest(result_folder(units_root, unit.unit_id), UNIT_KIND) is not None
-    except BadDataError:
-        return False
+    """Return whether the result of `unit` is sealed and whole; a damaged one is unfinished and is made again."""
+    return is_whole(result_folder(units_root, unit.unit_id), UNIT_KIND)
 
 
 def run_unit(

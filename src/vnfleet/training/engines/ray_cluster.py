@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from vnfleet.core.errors import ResourceError, UsageError
 from vnfleet.core.lock import holding
 from vnfleet.training.dataset import TrainingData, load_training_data
-from vnfleet.training.engines.crossing import ErrorRecord, raise_recorded
+from vnfleet.training.engines.crossing import ErrorRecord, raise_recorded, record_error
 from vnfleet.training.engines.job import AGAIN_STAGE, DONE_STAGE, EngineJob, Told, UnitQueue, unit_words
 from vnfleet.training.environment import usable_cores
 from vnfleet.training.machine.config import MachineConfig
@@ -185,10 +185,12 @@ class _Driver:
         try:
             record = self._ray.get(reference)
         except errors.RayError as error:
-            if isinstance(error, errors.RayTaskError) and not isinstance(error.cause, errors.RayError):
-                raise_recorded(
-                    ErrorRecord(what=str(error.cause), text=str(error.cause), trace=str(error)), unit_words(unit)
-                )
+            cause: BaseException = error
+            while isinstance(cause, errors.RayTaskError):  # an error of the keeper comes wrapped twice
+                cause = cause.cause
+            if not isinstance(cause, errors.RayError):
+                record = record_error(cause)
+                raise_recorded(record.model_copy(update={"trace": str(error)}), unit_words(unit))
             words = self._waiting.lost(unit, _how_lost(error), is_memory=isinstance(error, errors.OutOfMemoryError))
             self._told(unit.unit_id, AGAIN_STAGE, 0, 1, words)
             return

@@ -29,7 +29,7 @@ from pydantic import TypeAdapter
 from ray.exceptions import RayError
 
 from vnfleet.core.atomic import write_bytes
-from vnfleet.core.errors import BusyError, VnfleetError
+from vnfleet.core.errors import BusyError
 from vnfleet.core.lock import holding
 from vnfleet.training.engines.crossing import ErrorRecord, raise_recorded, record_error
 from vnfleet.training.engines.ray_parcel import (
@@ -121,8 +121,10 @@ class Keeper:
             for parcel in parcels:
                 folder = unpack(self._root, parcel)
                 if parcel.kind == CHECKPOINT_KIND:
-                    drop_old_checkpoints(folder.parent)
-        except VnfleetError as error:
+                    drop_old_checkpoints(folder)
+        except RayError:
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again where the parcel came from
             return record_error(error).model_dump_json()
         return ""
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from vnfleet.core.atomic import TMP_MARK, disk_errors_for_people, fsync_file, fsync_folder, replace
+from vnfleet.core.atomic import TMP_MARK, discard, disk_errors_for_people, fsync_file, fsync_folder, replace
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.sealed import MANIFEST_NAME, verify
 
@@ -67,9 +66,9 @@ def receive_folder(target: Path, kind: str, files: Iterable[tuple[str, Iterable[
             if target.exists():
                 replace(target, retired)
             replace(scratch, target)
-            shutil.rmtree(retired, ignore_errors=True)
+            discard(retired)
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            discard(scratch)
 
 
 def newest_checkpoints(unit_folder: Path) -> tuple[Path, ...]:
@@ -89,7 +88,13 @@ def loose_files(unit_folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(path for path in unit_folder.glob("*.json") if path.is_file()))
 
 
-def drop_old_checkpoints(stage_folder: Path, kept: int = KEPT_CHECKPOINTS) -> None:
-    """Keep the newest checkpoints of a stage."""
-    for old in sorted(stage_folder.glob("ckpt-*"), reverse=True)[kept:]:
-        shutil.rmtree(old, ignore_errors=True)
+def drop_old_checkpoints(newest: Path, kept: int = KEPT_CHECKPOINTS) -> None:
+    """Keep `newest`, the checkpoint just written, and those before it, `kept` in all.
+
+    One of a later step was refused when the stage went on: it must not stand in the way of whole ones.
+    """
+    others = sorted((path for path in newest.parent.glob("ckpt-*") if path.name != newest.name), reverse=True)
+    before = [path for path in others if path.name < newest.name][: kept - 1]
+    for old in others:
+        if old not in before:
+            discard(old)

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import logging
 import platform
+import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Literal, Protocol
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from vnfleet.core.atomic import write_text
+from vnfleet.core.atomic import TMP_MARK, write_text
 from vnfleet.core.clock import utc_text
 from vnfleet.core.ids import canonical_json, sha256_hex, short_id
 from vnfleet.training.machine.budget import BudgetChoice
@@ -214,6 +215,12 @@ def read_work(path: Path, key: str) -> WorkRecord | None:
         payload = path.read_bytes()
     except FileNotFoundError:
         return None
+    except (IsADirectoryError, PermissionError):  # Windows says the latter of a folder
+        if not path.is_dir():
+            raise
+        aside = path.rename(path.with_name(f".{path.name}{TMP_MARK}{uuid.uuid4().hex[:8]}"))
+        _refuse(path, f"it is a folder, now {aside.name}")
+        return None
     try:
         file = _WorkFile.model_validate_json(payload)
         if _sha256(file.work) != file.sha256:
@@ -222,6 +229,9 @@ def read_work(path: Path, key: str) -> WorkRecord | None:
         record = WorkRecord.model_validate(file.work)
     except ValidationError as error:
         _refuse(path, f"{error.error_count()} fields are not as expected, first {error.errors()[0]['loc']}")
+        return None
+    except ValueError as error:  # such as NaN
+        _refuse(path, str(error))
         return None
     return record if record.key == key else None
 
