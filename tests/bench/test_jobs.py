@@ -93,6 +93,16 @@ def test_the_whole_literal_job_is_measured(bench: Bench, monkeypatch: pytest.Mon
     assert run.labels == 2 * bench.labels_of(longest_histories(bench, 3), 19).sum()
 
 
+def test_a_symbol_listed_after_training_has_no_model(bench: Bench) -> None:
+    present_ST = bench.data.present_ST.copy()
+    present_ST[2, : bench.fold.train.stop] = False
+    late = replace(bench, data=replace(bench.data, present_ST=present_ST))
+    run = literal.run_literal(late, seconds=0.05, say=lambda _: None)
+    assert run.num_models == len(bench.fold.universe) - 1
+    rate = late.separate(window_recipe(bench.model), bench.fold.universe[1:4], 0.05)
+    assert rate.num_models == 2
+
+
 def test_the_weekly_job_is_measured_from_package_to_artifacts(bench: Bench, config: CycleConfig) -> None:
     said: list[str] = []
     run = run_weekly(bench, recipe(config), said.append)

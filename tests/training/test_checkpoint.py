@@ -103,7 +103,7 @@ def _facts(change: Callable[[dict[str, object]], object]) -> Callable[[Path], ob
 @pytest.mark.parametrize(
     "change",
     [
-        _facts(lambda facts: list(facts)),
+        _facts(list),
         _facts(lambda facts: {name: value for name, value in facts.items() if name != "active"}),
         _facts(lambda facts: facts | {"step": "many"}),
         _facts(lambda facts: facts | {"active": [7]}),

@@ -130,7 +130,10 @@ class Bench:
     scratch: Path
 
     def separate(self, recipe: Recipe, symbols: Sequence[str], max_seconds: float = math.inf) -> FleetRate:
-        """Return the rate of one stack with a model per symbol: all its epochs on the sessions before validation."""
+        """Return the rate of one stack with a model per symbol: all its epochs on the sessions before validation.
+
+        Symbols without a label there, such as those listed later, have no model.
+        """
         run, clock = self._run(recipe, "separate", symbols, max_seconds)
         config, training, epochs = run.config, recipe.training, recipe.training.max_epochs
         data = _of_symbols(self.data, symbols)
@@ -155,7 +158,7 @@ class Bench:
         )
         labels_per_step = sum(float(counts_S[row]) / batches.steps_in_epoch(model, 0) for model, row in enumerate(rows))
         with _stoppable(run.folder) as ended:
-            fit_group(run, prepared, sessions, rows, [epochs] * len(symbols), "bench", None)
+            fit_group(run, prepared, sessions, rows, [epochs] * len(rows), "bench", None)
         return self._rate(
             run,
             clock,
@@ -163,6 +166,7 @@ class Bench:
             float(counts_S.sum()) * epochs,
             ended,
             1 if is_window else training.chunk_sessions,
+            len(rows),
         )
 
     def labels_of(self, symbols: Sequence[str], context_sessions: int) -> np.ndarray:
@@ -183,7 +187,7 @@ class Bench:
         steps = math.ceil(len(epoch_chunks(sessions, training.chunk_sessions, 0, 0)) / training.accumulation)
         with _stoppable(run.folder) as ended:
             fit_backbone(run, prepared, sessions, 0, epochs, None)
-        return self._rate(run, clock, labels / max(steps, 1), labels * epochs, ended, training.chunk_sessions)
+        return self._rate(run, clock, labels / max(steps, 1), labels * epochs, ended, training.chunk_sessions, 1)
 
     def environment_of(self, unit: WorkUnit, recipe: Recipe) -> NumericEnvironment:
         """Return what the product would train `unit` in on this machine."""
@@ -206,12 +210,19 @@ class Bench:
         return UnitRun(unit, recipe, self.data, folder, frozen, self.machine, watch, clock), clock
 
     def _rate(
-        self, run: UnitRun, clock: StepClock, labels_per_step: float, labels: float, ended: list[bool], together: int
+        self,
+        run: UnitRun,
+        clock: StepClock,
+        labels_per_step: float,
+        labels: float,
+        ended: list[bool],
+        together: int,
+        num_models: int,
     ) -> FleetRate:
         steps, seconds = clock.steady()
         now, config = run.environment.now, run.config
         return FleetRate(
-            num_models=len(run.unit.universe) if run.unit.kind == "separate" else 1,
+            num_models=num_models,
             num_parameters=num_parameters(config),
             labels=steps * labels_per_step,
             seconds=seconds,

@@ -24,6 +24,7 @@ from vnfleet.bench.table import (
     share_cell,
     words,
 )
+from vnfleet.core.errors import BadDataError
 
 PLAN_MODELS = 102
 CLAIMED = (("Colab A100, by the plan", 26.0, 34.0), ("i7-14700, by the plan", 51.0, 77.0))
@@ -91,10 +92,19 @@ class LiteralRun:
 def run_literal(bench: Bench, *, seconds: float, say: Say, num_models: int = PLAN_MODELS) -> LiteralRun:
     """Train the plan's models in as few stacks as memory allows; after `seconds` the first stack is stopped.
 
-    `say` hears each stack when it begins.
+    `say` hears each stack when it begins. Symbols without a label before validation have no model and do not count.
+
+    Raises
+    ------
+    BadDataError
+        When no symbol has one.
     """
     recipe = window_recipe(bench.model)
-    symbols = longest_histories(bench, num_models)
+    longest = longest_histories(bench, num_models)
+    counts = bench.labels_of(longest, recipe.model.context_sessions).tolist()
+    symbols = [symbol for symbol, count in zip(longest, counts, strict=True) if count]
+    if not symbols:
+        raise BadDataError("no symbol has a label to learn from", where=f"fold {bench.fold.fold_id}")
     size = bench.stack_size(recipe, symbols)
     labels, spent, rates = 0.0, 0.0, []
     with PeakWatch() as watch:

@@ -155,7 +155,7 @@ def plan_tables(
     `machine` are facts from before the run: on a busy machine no other card is guessed from what was reached here.
     """
     run = _run_plan(bench, material, recipe, seconds=seconds, quick=quick, say=say)
-    here = f"this machine: {_this(bench, run, machine)}"
+    here = f"here, {_this(bench, run, machine)}"
     return (
         _speed(run, here, is_busy=machine.is_busy, quick=quick),
         _memory(bench, run, here),
@@ -299,8 +299,8 @@ def _speed(run: PlanRun, here: str, *, is_busy: bool, quick: bool) -> Table:
                 "as is known. Its counts are not those of this run: read the headings before comparing."
             ),
             (
-                f"Alone: separate, window, {alone}. To the letter: separate, window, in stacks, no early stopping. "
-                f"Weekly job: {run.all_models.what}, one fold."
+                f"Alone: separate, window, {alone}. To the letter: separate, window, in stacks, no early stopping, "
+                f"symbols without a label before validation left out. Weekly job: {run.all_models.what}, one fold."
             ),
             guess,
             "i7-14700: run this command there; nothing here says what it reaches.",

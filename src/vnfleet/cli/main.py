@@ -65,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(join_symbols(words), prog_name="vnfleet", obj=terminal, standalone_mode=False)
         return _interrupted(terminal) if code == INTERRUPTED else int(code or 0)  # typer turns Ctrl-C into a code
     except VnfleetError as error:
+        if error.exit_code is ExitCode.BUG:  # met in another process, its traceback is among the notes
+            return _report(terminal, ExitCode.BUG, f"{error}\n  details: {_write_log(terminal.workdir, error)}")
         return _report(terminal, error.exit_code, str(error))
     except TyperException as error:
         said = error.format_message() or "no command was given"

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from vnfleet.core.clock import Clock, utc_text
 from vnfleet.core.errors import BadDataError
-from vnfleet.core.sealed import read_manifest
+from vnfleet.core.sealed import is_whole
 from vnfleet.cycle.config import CycleConfig
 from vnfleet.cycle.gathering import universe_of
 from vnfleet.cycle.runner import Facts, Observer, StepOutcome
@@ -127,7 +126,7 @@ class WeekContext:
         """Return the features of the panel, from disk when they are sealed there, else built and sealed."""
         if self._cube is None:
             folder = self.folders.features / cube_id_of(self.panel())
-            if is_sealed(folder, CUBE_KIND):
+            if is_whole(folder, CUBE_KIND):
                 self._cube = load_cube(folder)
             else:
                 self._cube = build_cube(self.panel())
@@ -218,11 +217,3 @@ class WeekContext:
                 fix="collect more history, or lower [training] valid_sessions or [folds] min_train_sessions",
             )
         return years[-config.folds.newest :]
-
-
-def is_sealed(folder: Path, kind: str) -> bool:
-    """Return True when `folder` is whole; a damaged manifest counts as not sealed, so its work is done again."""
-    try:
-        return read_manifest(folder, kind) is not None
-    except BadDataError:
-        return False

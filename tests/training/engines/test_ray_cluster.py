@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import shutil
 import socket
 import sys
@@ -189,6 +190,22 @@ def test_an_attempt_that_was_given_up_is_not_listened_to(tmp_path: Path) -> None
     with pytest.raises(BusyError, match="another machine took over"):
         node.raise_if_recorded(keeper.keep("unit", 1, []), "the keeper")
     node.raise_if_recorded(keeper.keep("unit", 2, []), "the keeper")
+
+
+def test_a_disk_that_may_not_be_written_beside_the_driver_is_said_in_words(tmp_path: Path) -> None:
+    ray_node = pytest.importorskip("vnfleet.training.engines.ray_node", reason="Ray is not installed")
+    (tmp_path / "unit").write_text("a file where the folder of a unit must be")
+    parcel = ray_node.Parcel("unit/backbone/ckpt-00000001", "checkpoint", ())
+    with pytest.raises(ResourceError, match="a file lies where a folder must be"):
+        ray_node.raise_if_recorded(ray_node.Keeper(str(tmp_path)).keep("unit", 1, [parcel]), "the keeper")
+
+    def forbidden(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "units")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_node, "unpack", forbidden)
+        with pytest.raises(ResourceError, match="a file may not be used"):
+            ray_node.raise_if_recorded(ray_node.Keeper(str(tmp_path)).keep("unit", 1, [parcel]), "the keeper")
 
 
 def test_ray_that_is_not_installed_is_a_usage_error(

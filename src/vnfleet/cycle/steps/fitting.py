@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 from vnfleet.core.atomic import write_text
 from vnfleet.core.errors import BadDataError, RemoteError, UsageError
 from vnfleet.core.ids import canonical_json, sha256_of_file, short_id
-from vnfleet.cycle.context import WeekContext, is_sealed
+from vnfleet.core.sealed import is_whole
+from vnfleet.cycle.context import WeekContext
 from vnfleet.cycle.local_engine import training_job
 from vnfleet.cycle.remote_training import train_remotely
 from vnfleet.cycle.runner import Facts, Runner, StepOutcome, StepResult, StepSpec
@@ -88,7 +89,7 @@ def train(runner: Runner, week: WeekContext, features: StepOutcome) -> StepOutco
     def still_whole(found: StepOutcome) -> bool:
         units = found.facts.get("unit_ids")
         have_units = isinstance(units, list) and all(
-            is_sealed(result_folder(week.folders.units, str(unit)), UNIT_KIND) for unit in units
+            is_whole(result_folder(week.folders.units, str(unit)), UNIT_KIND) for unit in units
         )
         return have_units and _models_whole(week.folders.models, found.folder / MODELS_NAME)
 

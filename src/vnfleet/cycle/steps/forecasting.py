@@ -16,8 +16,8 @@ import polars as pl
 
 from vnfleet.core.frames import as_prediction_frame
 from vnfleet.core.ids import arrays_sha256, short_id, source_sha256
-from vnfleet.core.sealed import sealing, verify
-from vnfleet.cycle.context import WeekContext, is_sealed
+from vnfleet.core.sealed import is_whole, sealing, verify
+from vnfleet.cycle.context import WeekContext
 from vnfleet.evaluation.splits import Fold
 from vnfleet.model.baselines import (
     BASELINE_NAMES,
@@ -77,7 +77,7 @@ def live_baseline(week: WeekContext, name: BaselineName) -> tuple[FittedBaseline
     data, fold = week.data(), week.live()
     identity = [name, BASELINE_SEED, data.rows_id(fold.refit.stop), source_sha256("vnfleet.model.baselines")]
     folder = week.folders.units / "baselines" / short_id([*identity, fold.to_record()])
-    if not is_sealed(folder, "baseline"):
+    if not is_whole(folder, "baseline"):
         fit_baseline(
             name,
             baseline_data(data, week.config.model.horizons),
@@ -123,7 +123,7 @@ def _made(week: WeekContext, fold: Fold, entrant: Forecaster) -> pl.DataFrame:
 
 def _stored(folder: Path, make: Callable[[], pl.DataFrame]) -> pl.DataFrame:
     """Return the forecasts sealed in `folder`, making them first when they are not there."""
-    if not is_sealed(folder, FORECAST_KIND):
+    if not is_whole(folder, FORECAST_KIND):
         frame = make()
         with sealing(folder, FORECAST_KIND, {"rows": frame.height}) as scratch:
             frame.write_parquet(scratch / PREDICTIONS_NAME)

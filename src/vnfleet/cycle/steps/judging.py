@@ -9,7 +9,8 @@ import polars as pl
 
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.ids import frame_sha256, short_id
-from vnfleet.cycle.context import WeekContext, is_sealed
+from vnfleet.core.sealed import is_whole
+from vnfleet.cycle.context import WeekContext
 from vnfleet.cycle.runner import Facts, Runner, StepOutcome, StepResult, StepSpec
 from vnfleet.cycle.steps.forecasting import FORECAST_KIND, PREDICTIONS_NAME, Forecaster, forecasters, walk_forward
 from vnfleet.evaluation.metrics import MIN_SYMBOLS, by_symbol, daily_rank_ic, monthly_rank_ic, primary_rows, summarise
@@ -79,7 +80,7 @@ def evaluate(runner: Runner, week: WeekContext, trained: StepOutcome) -> StepOut
 
     def still_whole(found: StepOutcome) -> bool:
         ids = found.facts.get("forecast_ids")
-        return isinstance(ids, list) and all(is_sealed(week.folders.forecasts / str(one), FORECAST_KIND) for one in ids)
+        return isinstance(ids, list) and all(is_whole(week.folders.forecasts / str(one), FORECAST_KIND) for one in ids)
 
     spec = StepSpec(name="evaluate", inputs=inputs, rooms=("evaluation", "model", "data"))
     return runner.step(spec, work, still_whole=still_whole)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from vnfleet.core.errors import BadDataError, UsageError
+from vnfleet.core.errors import UsageError
 from vnfleet.core.ids import short_id
-from vnfleet.core.sealed import verify
+from vnfleet.core.sealed import is_whole
 from vnfleet.cycle.config import CycleConfig
 from vnfleet.cycle.context import WeekContext
 from vnfleet.cycle.runner import STEPS, Facts, read_steps
@@ -309,9 +309,7 @@ def run_plan(week: WeekContext, plan: PlanOfWork, units: Sequence[WorkUnit], dat
 def sealed_package(week: WeekContext, data: TrainingData) -> Path:
     """Return the training data sealed on disk, as processes and workers read it."""
     package = week.folders.package / short_id(week.cube().cube_id)
-    try:
-        verify(package, PACKAGE_KIND)
-    except BadDataError:  # absent, or damaged since: it is made from the features again
+    if not is_whole(package, PACKAGE_KIND):  # absent, or damaged since
         save_training_data(package, data)
     return package
 

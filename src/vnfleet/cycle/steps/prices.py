@@ -14,8 +14,9 @@ from pydantic import JsonValue
 from vnfleet.core.atomic import write_bytes
 from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.core.ids import sha256_of_file, short_id
+from vnfleet.core.sealed import is_whole
 from vnfleet.cycle.config import CycleConfig
-from vnfleet.cycle.context import Record, WeekContext, is_sealed
+from vnfleet.cycle.context import Record, WeekContext
 from vnfleet.cycle.gathering import Gathered, Gathering
 from vnfleet.cycle.runner import Facts, Runner, StepOutcome, StepResult, StepSpec
 from vnfleet.cycle.sources import sources_of
@@ -131,7 +132,7 @@ def features(runner: Runner, week: WeekContext, checked: StepOutcome) -> StepOut
         )
 
     def still_whole(found: StepOutcome) -> bool:
-        return is_sealed(week.folders.features / found.text("cube_id"), CUBE_KIND)
+        return is_whole(week.folders.features / found.text("cube_id"), CUBE_KIND)
 
     inputs = {"data_id": checked.text("data_id"), "checked": checked.key}
     spec = StepSpec(name="features", inputs=dict(inputs), rooms=("features", "market"))
