@@ -44,6 +44,7 @@ from vnfleet.training.engines.pool_process import (
     Report,
     Setup,
 )
+from vnfleet.training.machine.memory import hand_back_freed
 from vnfleet.training.plan import WorkUnit
 
 _MODULE = "vnfleet.training.engines.pool_process"
@@ -70,6 +71,7 @@ def run_units(units: Sequence[WorkUnit], job: EngineJob, told: Told) -> None:
     waiting = UnitQueue(units, job.units_root)
     for unit in waiting.finished_before:
         told(unit.unit_id, DONE_STAGE, 1, 1, "reused")
+    hand_back_freed()  # what building features left behind is memory for the children
     crew = _Crew(job)
     try:
         while not waiting.is_done:
