@@ -138,6 +138,7 @@ class _Decision:
     cores: tuple[int, ...]
     key: str
     _layout: Layout | None = None
+    _group_size: int = 0
 
     def made(self, here: MachineFacts) -> WorkRecord:
         """Decide: the layout from a measurement, then seeds and epochs from the time there is."""
@@ -178,6 +179,7 @@ class _Decision:
         environment = this_machine(machine)
         unit = next((unit for unit in units if unit.kind == "separate"), units[0])
         environment = completed_environment(unit, self.asked, week.data(), environment, machine)
+        self._group_size = environment.group_size
         run = step_of(unit, self.asked, week.data(), environment, machine)
         timer = step_timer(run)
         if environment.device_type == "cuda":  # one process to a card
@@ -247,6 +249,7 @@ class _Decision:
             finished=finished,
             selections=selections,
             usual_epochs=_usual_epochs(selections),
+            group_size=self._group_size,
             separate_costs=own,
         )
         return estimate.seconds
