@@ -56,7 +56,13 @@ def survived(folder: Path, kills: int, generator: random.Random) -> int:
 def test_killed_at_random_moments_it_ends_at_the_same_bits(
     kills: int, strategy: str, recipe: Recipe, data: TrainingData, fold: Fold, tmp_path: Path
 ) -> None:
-    training = dataclasses.replace(recipe.training, strategy=strategy, num_seeds=1, max_epochs=30)  # type: ignore[arg-type]
+    training = dataclasses.replace(
+        recipe.training,
+        strategy=strategy,  # type: ignore[arg-type]
+        num_seeds=1,
+        max_epochs=20 + 8 * kills,
+        patience_epochs=0,
+    )
     long = Recipe(recipe.model, training, recipe.objective)
     few = dataclasses.replace(fold, universe=fold.universe[:8]) if strategy == "separate" else fold
     unit = units_of(long, data, few, "separate" if strategy == "separate" else "select")[0]
