@@ -28,5 +28,5 @@ if __name__ == "__main__":
         load_training_data(folder / "package"),
         folder / "units",
         slowly,
-        MachineConfig(num_threads=1),
+        MachineConfig(num_threads=1, checkpoint_frac=0.02),  # many checkpoints: many moments to be killed at
     )

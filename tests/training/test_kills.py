@@ -60,7 +60,7 @@ def test_killed_at_random_moments_it_ends_at_the_same_bits(
         recipe.training,
         strategy=strategy,  # type: ignore[arg-type]
         num_seeds=1,
-        max_epochs=20 + 8 * kills,
+        max_epochs=20 + 4 * kills,
         patience_epochs=0,
     )
     long = Recipe(recipe.model, training, recipe.objective)
