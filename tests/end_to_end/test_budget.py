@@ -49,6 +49,8 @@ def test_a_generous_deadline_gives_nothing_up(factory: Factory) -> None:
     machine = MachineConfig(processes=1, num_threads=1, deadline="2023-03-13T08:45")
     words = train(factory, machine).steps[-1].text("plan_of_work")
     assert "fits, nothing is given up" in words
+    late = train(factory, machine, SATURDAY.replace(day=20))
+    assert late.steps[-1].text("plan_of_work") == words, "a week that goes on after its deadline goes on"
 
 
 def test_a_deadline_that_has_passed_is_refused_before_anything_is_trained(new_factory: Factory) -> None:

@@ -18,8 +18,9 @@ from polars.testing import assert_frame_equal
 
 from vnfleet.core.errors import BadDataError, ResourceError
 from vnfleet.features.cube import FeatureCube
-from vnfleet.model.artifact import Artifact, forecast_artifacts, read_artifact, write_artifact
+from vnfleet.model.artifact import Artifact, read_artifact, write_artifact
 from vnfleet.model.ensemble import Calibration, Ensemble, EnsembleForecast, Member, Scaler, run_network
+from vnfleet.model.sets import forecast_artifacts
 from vnfleet.model.stockformer import Deltas, Stockformer, StockformerConfig, initial_weights
 
 CONFIG = StockformerConfig(num_features=4, d_model=8, num_heads=2, d_ff=16, band_sessions=5, horizon_sessions=3)

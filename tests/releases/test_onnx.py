@@ -16,9 +16,10 @@ import torch
 from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.core.sealed import verify
 from vnfleet.features.cube import FeatureCube
-from vnfleet.model.artifact import Artifact, artifact_name, forecast_artifacts, write_artifact
+from vnfleet.model.artifact import Artifact, artifact_name, write_artifact
 from vnfleet.model.ensemble import Calibration, Ensemble, Member, Scaler
 from vnfleet.model.inference import OnnxSet
+from vnfleet.model.sets import forecast_artifacts
 from vnfleet.model.stockformer import Deltas, StockformerConfig, initial_weights
 from vnfleet.releases import onnx
 from vnfleet.releases.onnx import OnnxFile, export_release

@@ -18,11 +18,12 @@ from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.data.court.quality import QUALITY_ROW_SCHEMA, QUALITY_SYMBOL_SCHEMA, QualityReport
 from vnfleet.data.panel import PANEL_SCHEMA, Panel
 from vnfleet.features.cube import FeatureCube
-from vnfleet.model.artifact import ARTIFACT_SUFFIX, Artifact, artifact_name, forecast_artifacts, write_artifact
+from vnfleet.model.artifact import ARTIFACT_SUFFIX, Artifact, artifact_name, write_artifact
 from vnfleet.model.baselines import FittedBaseline
 from vnfleet.model.baselines.calibration import Calibration as BaselineCalibration
 from vnfleet.model.baselines.scorers import LinearScorer
 from vnfleet.model.ensemble import Calibration, Ensemble, EnsembleForecast, Member, Scaler, forecast_ensembles
+from vnfleet.model.sets import forecast_artifacts
 from vnfleet.model.stockformer import Deltas, StockformerConfig, initial_weights
 from vnfleet.releases import registry
 from vnfleet.releases.deploy import deploy

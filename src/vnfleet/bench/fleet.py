@@ -43,7 +43,6 @@ class FleetRate:
     ----------
     num_models, num_parameters : networks of the stack, and the parameters of one.
     labels, seconds : training labels with a whole context that were learned from, and the time that took.
-    steps_per_second : optimisation steps of the stack.
     labels_in_all : labels of the whole stage. finished : whether it ran to its end.
     flops_per_label : operations that one label costs in this form, backward passes included.
     """
@@ -52,7 +51,6 @@ class FleetRate:
     num_parameters: int
     labels: float
     seconds: float
-    steps_per_second: float
     labels_in_all: float
     finished: bool
     flops_per_label: float
@@ -226,7 +224,6 @@ class Bench:
             num_parameters=num_parameters(config),
             labels=steps * labels_per_step,
             seconds=seconds,
-            steps_per_second=steps / seconds,
             labels_in_all=labels,
             finished=not ended,
             flops_per_label=training_flops_per_label(config, together),

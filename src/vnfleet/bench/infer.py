@@ -20,7 +20,7 @@ from pydantic import JsonValue
 from vnfleet.bench.table import NOTHING, Cell, Table, number_cell, seconds_cell, seconds_text, words
 from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.features.cube import FeatureCube
-from vnfleet.model.artifact import ARTIFACT_SUFFIX, Artifact, artifact_name, forecast_artifacts, read_artifact
+from vnfleet.model.artifact import ARTIFACT_SUFFIX, Artifact, artifact_name, read_artifact
 from vnfleet.model.artifact import write_artifact as write
 from vnfleet.model.ensemble import Calibration, Ensemble, Member, Scaler, eligible_sessions
 from vnfleet.model.inference import (
@@ -30,11 +30,11 @@ from vnfleet.model.inference import (
     PathMeasurement,
     PathName,
     choose_path,
-    ensembles_of,
     forecast_with,
     measure_paths,
     open_path,
 )
+from vnfleet.model.sets import ensembles_of, forecast_artifacts
 from vnfleet.model.stockformer import Deltas, StockformerConfig, initial_weights, preset
 from vnfleet.training.dataset import TrainingData
 

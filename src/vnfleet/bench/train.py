@@ -27,7 +27,6 @@ from vnfleet.training.environment import this_machine
 from vnfleet.training.recipe import Recipe
 
 Job = Literal["labels", "weekly", "literal", "growth", "peers"]
-JOBS: Final[tuple[Job, ...]] = ("labels", "weekly", "literal", "growth", "peers")
 TITLES: Final = {
     "labels": "Labels per second",
     "weekly": "The weekly job",

@@ -45,6 +45,7 @@ from vnfleet.releases.gate import GateDecision
 from vnfleet.releases.predict import predict as forecast_release
 from vnfleet.releases.registry import release_day
 from vnfleet.training.machine.config import Inference
+from vnfleet.training.machine.work import WORK_NAME
 
 CLOSE_OF_DATA = time(15, 30)  # a session's prices are final by then
 PARTIAL = "partial-"
@@ -109,8 +110,6 @@ def run_cycle(
     day = as_of or last_close(now.now())
     if last_step not in STEPS:
         raise UsageError("there is no such step", expected=", ".join(STEPS), found=last_step)
-    if STEPS.index(last_step) >= STEPS.index("train"):
-        check_settings(config, now.now())
     week = WeekContext(
         config=config,
         folders=Folders(workdir),
@@ -124,12 +123,14 @@ def run_cycle(
         last_step=last_step,
     )
     cycle_id = cycle_id_of(day)
+    folder = week.folders.cycles / f"{PARTIAL * week.is_partial}{cycle_id}"
+    if STEPS.index(last_step) >= STEPS.index("train"):
+        check_settings(config, now.now(), is_planned=(folder / WORK_NAME).exists())
     with locked(workdir, f"week {cycle_id}"):
         if once_locked is not None:
             once_locked()
         if not week.is_partial and STEPS.index(last_step) >= STEPS.index("deploy"):
             _refuse_to_go_back(week)
-        folder = week.folders.cycles / f"{PARTIAL * week.is_partial}{cycle_id}"
         runner = Runner(folder=folder, observer=week.observer)
         for step in the_week(runner, week):
             if step.name == last_step:

@@ -11,29 +11,20 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import polars as pl
 import torch
 from torch import Tensor
 
 from vnfleet.core.atomic import write_bytes
 from vnfleet.core.errors import BadDataError
-from vnfleet.core.frames import as_prediction_frame
 from vnfleet.core.ids import arrays_sha256, canonical_json
-from vnfleet.features.cube import FeatureCube
 from vnfleet.model.ensemble import (
     Calibration,
     Ensemble,
     Member,
     Scaler,
-    SetForecaster,
-    eligible_sessions,
-    forecast_ensembles,
-    prediction_rows,
 )
 from vnfleet.model.stockformer import Deltas, StockformerConfig, weight_shapes
 
@@ -146,135 +137,6 @@ def read_artifact(path: Path) -> Artifact:
         ids=facts["ids"],
         validation=facts["validation"],
     )
-
-
-def forecast_artifacts(
-    artifacts: Sequence[Artifact],
-    cube: FeatureCube,
-    sessions: Sequence[date],
-    model_id: str,
-    fold_id: str,
-    *,
-    forecast: SetForecaster = forecast_ensembles,
-) -> pl.DataFrame:
-    """Return the predictions of many artifacts for `sessions` of `cube`, in one batched pass per shared backbone.
-
-    `forecast` computes a pass: `forecast_ensembles` or another path to its numbers, see `vnfleet.model.inference`.
-
-    Raises `BadDataError` when the cube's features differ from those an artifact was trained on, or a session is not
-    in the cube.
-    """
-    frames: list[pl.DataFrame] = []
-    place = {symbol: index for index, symbol in enumerate(cube.symbols)}
-    for artifact in artifacts:
-        _check_features(artifact, cube)
-    for group, ensembles in passes_of([artifact for artifact in artifacts if artifact.symbol in place]):
-        rows = np.asarray([place[artifact.symbol] for artifact in group])
-        present_ST = cube.present_ST[rows]
-        eligible_ST = eligible_sessions(present_ST, ensembles[0].context_sessions)
-        columns = [_column(cube, session) for session in sessions]
-        span = range(min(columns), max(columns) + 1)
-        found = forecast(ensembles, cube.values_STF[rows], present_ST, span)
-        wanted = np.zeros(len(span), dtype=bool)
-        wanted[[column - span.start for column in columns]] = True
-        frames.append(
-            prediction_rows(
-                found,
-                [ensemble.calibration for ensemble in ensembles],
-                eligible_ST[:, span.start : span.stop] & wanted,
-                [artifact.symbol for artifact in group],
-                cube.sessions[span.start : span.stop],
-                ensembles[0].members[0].config.horizon_sessions,
-                model_id,
-                fold_id,
-            )
-        )
-    if not frames:
-        raise BadDataError(
-            "no model matches a symbol of the panel", found=[artifact.symbol for artifact in artifacts][:5]
-        )
-    return as_prediction_frame(pl.concat(frames))
-
-
-def _column(cube: FeatureCube, session: date) -> int:
-    try:
-        return cube.sessions.index(session)
-    except ValueError:
-        raise BadDataError(
-            "no market session on that day", found=session, expected=f"{cube.sessions[0]}..{cube.sessions[-1]}"
-        ) from None
-
-
-def _check_features(artifact: Artifact, cube: FeatureCube) -> None:
-    names = artifact.ensemble.feature_names
-    if names != cube.names:
-        different = [f"{a} / {b}" for a, b in zip(names, cube.names, strict=False) if a != b]
-        raise BadDataError(
-            "a model was trained on other features",
-            where=artifact.symbol,
-            expected=len(names),
-            found=different[:3] or len(cube.names),
-        )
-
-
-def passes_of(artifacts: Sequence[Artifact]) -> list[tuple[list[Artifact], list[Ensemble]]]:
-    """Return the artifacts in groups that one pass can forecast, each with what `forecast_ensembles` takes for it.
-
-    A group shares one backbone, and has one ensemble with everybody's deltas, or its networks have equal shapes, and
-    there is one ensemble for each.
-    """
-    passes = []
-    for group in _groups(artifacts):
-        ensembles = [artifact.ensemble for artifact in group]
-        if len(group) > 1 and _shares_backbone(group):
-            ensembles = [dataclasses.replace(ensembles[0], members=_stacked_members(group))]
-        passes.append((group, ensembles))
-    return passes
-
-
-def _groups(artifacts: Sequence[Artifact]) -> list[list[Artifact]]:
-    groups: dict[str, list[Artifact]] = {}
-    for artifact in artifacts:
-        groups.setdefault(_backbone_id(artifact), []).append(artifact)
-    passes = [group for group in groups.values() if len(group) > 1]
-    alone: dict[str, list[Artifact]] = {}
-    for group in groups.values():
-        if len(group) == 1:
-            members = group[0].ensemble.members
-            shape = canonical_json([dataclasses.asdict(member.config) for member in members])
-            stacks = all(member.deltas is None for member in members)
-            alone.setdefault(shape if stacks else group[0].symbol, []).append(group[0])
-    return [*passes, *alone.values()]
-
-
-def _backbone_id(artifact: Artifact) -> str:
-    ensemble = artifact.ensemble
-    shared = {
-        f"{index}/{name}": tensor.numpy()
-        for index, member in enumerate(ensemble.members)
-        for name, tensor in member.weights.items()
-    }
-    shared |= {"mean": ensemble.scaler.mean_F, "sd": ensemble.scaler.sd_F, "label_scale": ensemble.label_scale_H}
-    facts = [
-        [dataclasses.asdict(member.config), member.score_sd, member.deltas is not None] for member in ensemble.members
-    ]
-    return arrays_sha256(shared) + canonical_json([dataclasses.asdict(ensemble.calibration), facts])
-
-
-def _shares_backbone(group: Sequence[Artifact]) -> bool:
-    return _backbone_id(group[0]) == _backbone_id(group[1])
-
-
-def _stacked_members(artifacts: Sequence[Artifact]) -> tuple[Member, ...]:
-    stacked: list[Member] = []
-    for index, member in enumerate(artifacts[0].ensemble.members):
-        deltas = None
-        if member.deltas is not None:
-            own = [artifact.ensemble.members[index].deltas for artifact in artifacts]
-            parts = [each.tensors() for each in own if each is not None]
-            deltas = Deltas.from_tensors({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
-        stacked.append(dataclasses.replace(member, deltas=deltas))
-    return tuple(stacked)
 
 
 def _tensors(ensemble: Ensemble) -> dict[str, Tensor]:

@@ -21,9 +21,10 @@ from pydantic import JsonValue
 
 from vnfleet.core import sealed
 from vnfleet.core.errors import BadDataError, UsageError
-from vnfleet.model.artifact import Artifact, passes_of
+from vnfleet.model.artifact import Artifact
 from vnfleet.model.ensemble import Ensemble
 from vnfleet.model.inference import export_onnx, path_problem
+from vnfleet.model.sets import passes_of
 from vnfleet.releases.predict import serving_models
 from vnfleet.releases.registry import Release
 

@@ -14,9 +14,10 @@ from vnfleet.core.errors import BadDataError, UsageError, VnfleetError
 from vnfleet.core.frames import as_prediction_frame
 from vnfleet.data.panel import Panel
 from vnfleet.features.cube import FeatureCube
-from vnfleet.model.artifact import Artifact, forecast_artifacts, read_artifact
+from vnfleet.model.artifact import Artifact, read_artifact
 from vnfleet.model.baselines import load_baseline
 from vnfleet.model.ensemble import SetForecaster, forecast_ensembles
+from vnfleet.model.sets import forecast_artifacts
 from vnfleet.releases.deploy import current_release, open_current
 from vnfleet.releases.registry import STRATEGIES, Release, open_release
 

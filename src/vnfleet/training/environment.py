@@ -19,7 +19,7 @@ from vnfleet.training.machine.cores import performance_cores
 from vnfleet.training.machine.devices import DeviceChoice, choose_device
 
 ENVIRONMENT_NAME = "environment.json"
-_MAX_SPLITS = 64  # as in training.trainer
+MAX_SPLITS = 64  # parts of a batch
 _log = logging.getLogger(__name__)
 
 
@@ -42,7 +42,7 @@ class NumericEnvironment(BaseModel):
     tf32: StrictBool = False
     compiled: StrictBool = False
     group_size: int = Field(default=0, ge=0)
-    splits: int = Field(default=1, ge=1, le=_MAX_SPLITS)
+    splits: int = Field(default=1, ge=1, le=MAX_SPLITS)
     changes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -84,13 +84,6 @@ def this_machine(config: MachineConfig) -> NumericEnvironment:
         precision=choice.precision,
         tf32=choice.tf32,
     )
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(slots=True)

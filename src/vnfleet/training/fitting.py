@@ -63,21 +63,29 @@ def backbone_stage(
         layout=layout,
         initial_MP=layout.rows([initial_weights(config, seed)]),
         bind=lambda value_MP, grad_MP: layout.bind(network, value_MP, grad_MP),
-        batches=PooledBatches(
-            data=prepared.on(run.device),
-            labelled_ST=prepared.labelled_ST,
-            sessions=sessions,
-            chunk_sessions=training.chunk_sessions,
-            accumulation=training.accumulation,
-            context_sessions=config.context_sessions,
-            primary_S=run.primary_S,
-            seed=seed,
-        ),
+        batches=_batches(run, prepared, sessions, seed),
         loss=lambda batch, at: run.loss(forward, batch, at, bank.at(at.step, (seed,), at.part)),
         epochs=(epochs,),
         schedule_epochs=training.max_epochs,
         learning_rate=training.learning_rate,
         judge=judge if valid is not None else None,
+    )
+
+
+def _batches(
+    run: UnitRun, prepared: Prepared, sessions: range, seed: int, symbols: np.ndarray | None = None
+) -> PooledBatches:
+    """Return the batches of one model over all symbols, or over `symbols`."""
+    return PooledBatches(
+        data=prepared.on(run.device),
+        labelled_ST=prepared.labelled_ST,
+        sessions=sessions,
+        chunk_sessions=run.recipe.training.chunk_sessions,
+        accumulation=run.recipe.training.accumulation,
+        context_sessions=run.config.context_sessions,
+        primary_S=run.primary_S,
+        seed=seed,
+        symbols=symbols,
     )
 
 
@@ -91,7 +99,8 @@ def _refuse_small_cross_section(run: UnitRun, prepared: Prepared, sessions: rang
             expected=f"a session with at least {needed} labelled symbols ([objective] min_labels_per_session)",
             found=f"at most {most}",
             where=f"fold {run.unit.fold_id}",
-            fix='collect more symbols, or set strategy = "separate" in [training]: its loss needs no cross-section',
+            fix="collect more symbols, or set rank_ic_weight, pairwise_weight and rank_mse_weight in [objective] to 0: "
+            "what is left learns from each series by itself (the shared model always races, whatever the strategy)",
         )
 
 
@@ -138,17 +147,7 @@ def fit_deltas(
         layout=layout,
         initial_MP=torch.zeros(1, layout.width),
         bind=lambda value_MP, grad_MP: layout.bind(module, value_MP, grad_MP),
-        batches=PooledBatches(
-            data=prepared.on(run.device),
-            labelled_ST=prepared.labelled_ST,
-            sessions=sessions,
-            chunk_sessions=training.chunk_sessions,
-            accumulation=training.accumulation,
-            context_sessions=config.context_sessions,
-            primary_S=run.primary_S,
-            seed=shifted,
-            symbols=universe_U,
-        ),
+        batches=_batches(run, prepared, sessions, shifted, universe_U),
         loss=loss,
         epochs=(training.delta_epochs,),
         schedule_epochs=training.delta_epochs,

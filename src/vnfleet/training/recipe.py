@@ -14,8 +14,13 @@ from vnfleet.core.ids import canonical_json, short_id, source_sha256
 from vnfleet.model.stockformer import StockformerConfig
 
 _SOURCES = ("vnfleet.features", "vnfleet.model", "vnfleet.training")
-# where and how fast units are computed is no part of what they are
-_NOT_SOURCES = ("vnfleet.training.engines", "vnfleet.training.machine", "vnfleet.model.inference")
+# where and how fast units are computed is no part of what they are, nor are the rivals they race
+_NOT_SOURCES = (
+    "vnfleet.training.engines",
+    "vnfleet.training.machine",
+    "vnfleet.model.inference",
+    "vnfleet.model.baselines",
+)
 _LIBRARIES = ("torch", "polars", "polars-talib", "lightgbm")
 SCHEMA_VERSION = 2
 MIN_CHUNK_SESSIONS = 4

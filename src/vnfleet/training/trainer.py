@@ -21,13 +21,13 @@ from torch import Tensor
 from vnfleet.core.errors import BadDataError, ResourceError
 from vnfleet.training.batches import Batch, Batches
 from vnfleet.training.checkpoint import CheckpointRule, StageCheckpoints, StageState
+from vnfleet.training.environment import MAX_SPLITS
 from vnfleet.training.machine.memory import MemoryWatch, hand_back_freed, is_out_of_memory
 from vnfleet.training.objectives import Counts, count_labels
 from vnfleet.training.optimiser import Ema, FlatAdamW, LossScale, clip_rows, learning_rate_at
 from vnfleet.training.parameters import ParameterLayout
 from vnfleet.training.recipe import ObjectiveConfig, TrainingConfig
 
-_MAX_SPLITS = 64
 _STEPS_BETWEEN_SPLITS = 100
 _CHECK_EVERY = 16  # on a GPU, reading the health of a step back from the device stalls it
 _log = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ class _Fit:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if shop.splits >= _MAX_SPLITS:
+                if shop.splits >= MAX_SPLITS:
                     raise ResourceError(
                         "memory ran out even with the smallest batches",
                         where=self.stage.name,
@@ -220,7 +220,7 @@ class _Fit:
         """Fill the gradient of this step; return the losses, and which models have a label at all (None: no model)."""
         stage, shop, state = self.stage, self.shop, self.state
         lately = state.step - self.split_at < _STEPS_BETWEEN_SPLITS
-        if not lately and shop.splits < _MAX_SPLITS and shop.memory.check() == "over":
+        if not lately and shop.splits < MAX_SPLITS and shop.memory.check() == "over":
             self._split("memory is nearly full")
         models = tuple(state.active)
         places = [self._place(model) for model in models]

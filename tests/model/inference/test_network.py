@@ -15,7 +15,7 @@ from vnfleet.model.inference import SetNetwork
 from vnfleet.model.inference.network import SetForecast, set_sha256
 
 if TYPE_CHECKING:
-    from tests.model.inference.conftest import Sets
+    from tests.model.conftest import Sets
 
 KINDS = ["adapted_streaming", "adapted_window", "pooled_depths", "separate"]
 

@@ -19,7 +19,7 @@ onnx = pytest.importorskip("onnx", reason="the extra vnfleet[onnx] is not instal
 pytestmark = pytest.mark.xdist_group("onnx")
 
 if TYPE_CHECKING:
-    from tests.model.inference.conftest import Sets
+    from tests.model.conftest import Sets
 
 IDS = {"recipe_id": "r1"}
 

@@ -30,7 +30,7 @@ from vnfleet.model.inference import (
 from vnfleet.model.inference.paths import rank_agreement
 
 if TYPE_CHECKING:
-    from tests.model.inference.conftest import Sets
+    from tests.model.conftest import Sets
 
 pytestmark = pytest.mark.xdist_group("onnx")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from vnfleet.core.atomic import write_text
-from vnfleet.core.errors import BadDataError, RemoteError, UsageError
+from vnfleet.core.errors import RemoteError, UsageError
 from vnfleet.core.ids import canonical_json, sha256_of_file, short_id
 from vnfleet.core.sealed import is_whole
 from vnfleet.cycle.context import WeekContext
@@ -157,12 +157,3 @@ def _remove_strangers(models: Path, paths: Sequence[Path]) -> None:
 def _models_whole(models: Path, hashes_file: Path) -> bool:
     hashes = _HASHES.validate_json(hashes_file.read_bytes())
     return all((models / name).is_file() and sha256_of_file(models / name) == sha for name, sha in hashes.items())
-
-
-def read_folds(outcome: StepOutcome) -> tuple[Fold, ...]:
-    """Return the folds a finished train step used."""
-    try:
-        records = json.loads((outcome.folder / FOLDS_NAME).read_text(encoding="utf-8"))
-        return tuple(Fold.from_record(record) for record in records)
-    except (OSError, json.JSONDecodeError) as error:
-        raise BadDataError("the folds of a week cannot be read", where=outcome.folder) from error

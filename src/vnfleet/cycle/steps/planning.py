@@ -72,7 +72,6 @@ def plan_of_week(folder: Path, week: WeekContext, cube_id: str, folds_facts: Fac
     cores = performance_cores()
     key = work_key(asked, machine, data_id=cube_id, fold_ids=[short_id(folds_facts)])
     decision = _Decision(week, asked, machine, cores, key)
-    week.observer.told("train", device.words)
     here = MachineFacts.here(num_cores=len(cores), device=device.device)
     record = plan_of_work(folder / WORK_NAME, key, here, decide=lambda: decision.made(here), measure=decision.layout)
     layout = record.layout
@@ -91,14 +90,17 @@ def plan_of_week(folder: Path, week: WeekContext, cube_id: str, folds_facts: Fac
     )
 
 
-def check_settings(config: CycleConfig, now: datetime) -> None:
+def check_settings(config: CycleConfig, now: datetime, *, is_planned: bool = False) -> None:
     """Refuse at the start of a run what training would refuse hours later.
+
+    With a plan of work that was made before (`is_planned`) a deadline may have passed since: the week goes on.
 
     Raises `UsageError` on a deadline that cannot be read or has passed, an impossible budget, a device that is not
     there, more threads than cores, a Ray address that cannot be used, or two ways of training at once.
     """
     machine = config.machine
-    time_left(budget_minutes=machine.budget_minutes, deadline=machine.deadline, now=now, reserve_seconds=0.0)
+    if not is_planned:
+        time_left(budget_minutes=machine.budget_minutes, deadline=machine.deadline, now=now, reserve_seconds=0.0)
     choose_device(machine)
     cores = performance_cores()
     candidate_threads(len(cores), machine)
@@ -139,6 +141,7 @@ class _Decision:
     key: str
     _layout: Layout | None = None
     _group_size: int = 0
+    _shared_seconds: float = 0.0
 
     def made(self, here: MachineFacts) -> WorkRecord:
         """Decide: the layout from a measurement, then seeds and epochs from the time there is."""
@@ -175,7 +178,7 @@ class _Decision:
             return _unmeasured(machine.processes, machine.num_threads, self.cores)
         if not units:
             return _unmeasured(machine.processes or 1, machine.num_threads or len(self.cores), self.cores)
-        week.observer.told("train", "measuring one training step")
+        week.observer.told("train", f"measuring one training step on {choose_device(machine).words}")
         environment = this_machine(machine)
         unit = next((unit for unit in units if unit.kind == "separate"), units[0])
         environment = completed_environment(unit, self.asked, week.data(), environment, machine)
@@ -199,6 +202,10 @@ class _Decision:
             available=min(limit_bytes(machine.memory_limit_gib), available_bytes()),
         )
         week.observer.told("train", f"{len(units)} units: {layout.words}")
+        shared = next((one for one in units if one.kind != "separate"), unit)
+        if needs_time and shared is not unit:  # a step of the shared model is another one
+            own = completed_environment(shared, self.asked, week.data(), this_machine(machine), machine)
+            self._shared_seconds = step_timer(step_of(shared, self.asked, week.data(), own, machine))(layout.threads)
         return layout
 
     def _compiled_seconds(self, unit: WorkUnit, environment: NumericEnvironment) -> float | None:
@@ -230,7 +237,7 @@ class _Decision:
         root = self.week.folders.units
         finished = {unit.unit_id for unit in units if is_finished(root, unit)}
         costs = StepCosts.shared(
-            layout.seconds_per_step,
+            self._shared_seconds or layout.seconds_per_step,
             recipe,
             num_symbols=len(data.symbols),
             num_primary=len(self.week.live().universe),

@@ -21,8 +21,9 @@ from vnfleet.cycle.steps.forecasting import live_baseline
 from vnfleet.cycle.steps.judging import predictions_of, read_scores
 from vnfleet.cycle.steps.trading import SINGLE, model_ids_of
 from vnfleet.evaluation.metrics import MIN_SYMBOLS, daily_rank_ic
-from vnfleet.model.artifact import artifact_name, forecast_artifacts, read_artifact
+from vnfleet.model.artifact import artifact_name, read_artifact
 from vnfleet.model.baselines import BASELINE_NAMES, BaselineName, FittedBaseline, load_baseline
+from vnfleet.model.sets import forecast_artifacts
 from vnfleet.releases.deploy import current_release, prune
 from vnfleet.releases.deploy import deploy as make_current
 from vnfleet.releases.gate import (

@@ -23,7 +23,6 @@ from vnfleet.model.inference.paths import (
     open_path,
     path_problem,
 )
-from vnfleet.model.inference.sets import ensembles_of
 
 __all__ = [
     "MIN_RANK_AGREEMENT",
@@ -36,7 +35,6 @@ __all__ = [
     "SetForecaster",
     "SetNetwork",
     "choose_path",
-    "ensembles_of",
     "export_onnx",
     "forecast_with",
     "forecaster",

@@ -12,8 +12,8 @@ from vnfleet.core.errors import BadDataError, ResourceError
 from vnfleet.core.sealed import is_whole
 from vnfleet.training.engines.crossing import UnitFailedError
 from vnfleet.training.engines.local import is_finished
-from vnfleet.training.environment import usable_cores
 from vnfleet.training.machine.config import MachineConfig
+from vnfleet.training.machine.cores import usable_cpus
 from vnfleet.training.machine.devices import TorchCuda, choose_device
 from vnfleet.training.machine.memory import GIB, limit_bytes
 from vnfleet.training.plan import WorkUnit
@@ -59,7 +59,7 @@ class EngineJob:
     @property
     def num_threads(self) -> int:
         """CPU threads of each process, at least 1."""
-        return self.machine.num_threads or max(usable_cores() // self.num_processes, 1)
+        return self.machine.num_threads or max(len(usable_cpus()) // self.num_processes, 1)
 
 
 def memory_share_gib(machine: MachineConfig, num_processes: int) -> float:

@@ -23,8 +23,8 @@ from vnfleet.core.lock import holding
 from vnfleet.training.dataset import TrainingData, load_training_data
 from vnfleet.training.engines.crossing import ErrorRecord, raise_recorded, record_error
 from vnfleet.training.engines.job import AGAIN_STAGE, DONE_STAGE, EngineJob, Told, UnitQueue, unit_words
-from vnfleet.training.environment import usable_cores
 from vnfleet.training.machine.config import MachineConfig
+from vnfleet.training.machine.cores import usable_cpus
 from vnfleet.training.plan import WorkUnit
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ def _connected(ray: ModuleType, job: EngineJob) -> Iterator[None]:
             _knock(address)
             ray.init(address=address, **quiet)
         else:
-            num_cpus = job.machine.processes * job.num_threads or usable_cores()
+            num_cpus = job.machine.processes * job.num_threads or len(usable_cpus())
             store = _STORE_BYTES + 2 * sum(path.stat().st_size for path in job.package.glob("*.npy"))
             ray.init(address="local", num_cpus=num_cpus, object_store_memory=store, include_dashboard=False, **quiet)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:

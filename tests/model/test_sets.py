@@ -12,10 +12,10 @@ import torch
 from vnfleet.core.errors import BadDataError
 from vnfleet.model.artifact import Artifact
 from vnfleet.model.ensemble import Ensemble, forecast_ensembles
-from vnfleet.model.inference import ensembles_of
+from vnfleet.model.sets import ensembles_of
 
 if TYPE_CHECKING:
-    from tests.model.inference.conftest import Sets
+    from tests.model.conftest import Sets
 
 
 def artifact_of(symbol: str, ensemble: Ensemble) -> Artifact:
