@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vnfleet.core.errors import BadDataError
-from vnfleet.evaluation.splits import Fold, live_fold, yearly_folds
+from vnfleet.evaluation.splits import Fold, SplitRule, live_fold, yearly_folds
 
 
 def weekdays(first: date, count: int) -> list[date]:
@@ -29,62 +29,53 @@ def label_windows(part: range, horizon: int) -> set[int]:
     return {t + step for t in part for step in range(1, horizon + 1)}
 
 
-settings_of_a_split = {
-    "horizon": st.integers(1, 8),
-    "valid_sessions": st.integers(1, 60),
-    "min_train_sessions": st.integers(1, 80),
-    "count": st.integers(300, 560),
-}
+rules = st.builds(
+    SplitRule,
+    horizon_sessions=st.integers(1, 8),
+    valid_sessions=st.integers(1, 60),
+    min_train_sessions=st.integers(1, 80),
+    embargo_sessions=st.integers(0, 12),
+    train_sessions=st.none() | st.integers(160, 220),
+    test_sessions=st.none() | st.integers(1, 90),
+)
 
 
-@given(**settings_of_a_split)
-def test_no_label_window_touches_a_later_part_in_yearly_folds(
-    horizon: int, valid_sessions: int, min_train_sessions: int, count: int
-) -> None:
+@given(rule=rules, count=st.integers(300, 560))
+def test_no_label_window_touches_a_later_part_in_any_fold(rule: SplitRule, count: int) -> None:
     sessions = weekdays(date(2019, 1, 2), count)
-    (fold,) = yearly_folds(
-        sessions,
-        [2020],
-        horizon_sessions=horizon,
-        valid_sessions=valid_sessions,
-        min_train_sessions=min_train_sessions,
-        universe_of=one_symbol,
-    )
-    train_labels = label_windows(fold.train, horizon)
-    assert train_labels.isdisjoint(fold.valid)
-    assert train_labels.isdisjoint(fold.test)
-    assert label_windows(fold.refit, horizon).isdisjoint(fold.test)
-    # nothing is wasted either: one more session in any part would leak
-    assert (fold.refit.stop) + horizon == fold.test.start
-    assert (fold.train.stop) + horizon == fold.valid.start
-    assert len(fold.valid) == valid_sessions
-    assert len(fold.train) >= min_train_sessions
-    assert [session for session in sessions if session.year == 2020] == [sessions[t] for t in fold.test]
+    folds = yearly_folds(sessions, [2020], rule, one_symbol)
+    for fold in folds:
+        horizon, gap = rule.horizon_sessions, rule.horizon_sessions + rule.embargo_sessions
+        train_labels = label_windows(fold.train, horizon)
+        assert train_labels.isdisjoint(fold.valid)
+        assert train_labels.isdisjoint(fold.test)
+        assert label_windows(fold.refit, horizon).isdisjoint(fold.test)
+        # nothing is wasted either: one more session in any part would leak, or break the embargo
+        assert fold.refit.stop + gap == fold.test.start
+        assert fold.train.stop + gap == fold.valid.start
+        assert len(fold.valid) == rule.valid_sessions
+        assert len(fold.train) >= rule.min_train_sessions
+        assert len(fold.refit) == min(fold.refit.stop, rule.train_sessions or fold.refit.stop)
+        assert len(fold.test) <= (rule.test_sessions or count)
+    # the blocks of a year judge each of its sessions once
+    judged = [t for fold in folds for t in fold.test]
+    assert [sessions[t] for t in judged] == [session for session in sessions if session.year == 2020]
 
 
-@given(**settings_of_a_split)
-def test_live_fold_only_uses_labels_that_are_known(
-    horizon: int, valid_sessions: int, min_train_sessions: int, count: int
-) -> None:
-    sessions = weekdays(date(2019, 1, 2), count)
-    fold = live_fold(
-        sessions,
-        horizon_sessions=horizon,
-        valid_sessions=valid_sessions,
-        min_train_sessions=min_train_sessions,
-        universe_of=one_symbol,
-    )
-    assert max(label_windows(fold.refit, horizon)) == count - 1
-    assert label_windows(fold.train, horizon).isdisjoint(fold.valid)
+@given(rule=rules, count=st.integers(300, 560))
+def test_live_fold_only_uses_labels_that_are_known(rule: SplitRule, count: int) -> None:
+    fold = live_fold(weekdays(date(2019, 1, 2), count), rule, one_symbol)
+    assert max(label_windows(fold.refit, rule.horizon_sessions)) == count - 1 - rule.embargo_sessions
+    assert label_windows(fold.train, rule.horizon_sessions).isdisjoint(fold.valid)
     assert fold.test == range(count - 1, count)
-    assert label_windows(fold.test, horizon).isdisjoint(range(count))
+    assert label_windows(fold.test, rule.horizon_sessions).isdisjoint(range(count))
 
 
 def test_hand_counted_fold() -> None:
     # 10 sessions in 2019, 5 in 2020; h = 2, validation 3: refit t<=7 (7+2=9 < 10), valid 5..7, train t<=2 (2+2=4 < 5)
     sessions = [*weekdays(date(2019, 12, 2), 10), *weekdays(date(2020, 1, 2), 5)]
     (fold,) = yearly_folds(
-        sessions, [2020], horizon_sessions=2, valid_sessions=3, min_train_sessions=3, universe_of=one_symbol
+        sessions, [2020], SplitRule(horizon_sessions=2, valid_sessions=3, min_train_sessions=3), one_symbol
     )
     assert (fold.train, fold.valid, fold.refit, fold.test) == (range(3), range(5, 8), range(8), range(10, 15))
 
@@ -97,9 +88,9 @@ def test_universe_is_asked_for_before_the_first_test_session() -> None:
         asked.append(before)
         return ("FPT",)
 
-    settings = {"horizon_sessions": 5, "valid_sessions": 40, "min_train_sessions": 50}
-    (yearly,) = yearly_folds(sessions, [2020], **settings, universe_of=universe_of)
-    live = live_fold(sessions, **settings, universe_of=universe_of)
+    rule = SplitRule(horizon_sessions=5, valid_sessions=40, min_train_sessions=50)
+    (yearly,) = yearly_folds(sessions, [2020], rule, universe_of)
+    live = live_fold(sessions, rule, universe_of)
     assert asked == [date(2020, 1, 1), sessions[-1] + timedelta(days=1)]
     assert yearly.universe == live.universe == ("FPT",)
 
@@ -108,10 +99,10 @@ def test_too_short_history_names_the_fold_and_the_need() -> None:
     sessions = weekdays(date(2019, 1, 2), 300)
     with pytest.raises(BadDataError, match="too little history before fold 2020"):
         yearly_folds(
-            sessions, [2020], horizon_sessions=5, valid_sessions=200, min_train_sessions=100, universe_of=one_symbol
+            sessions, [2020], SplitRule(horizon_sessions=5, valid_sessions=200, min_train_sessions=100), one_symbol
         )
     with pytest.raises(BadDataError, match="too little history before fold live"):
-        live_fold(sessions[:30], horizon_sessions=5, valid_sessions=10, min_train_sessions=50, universe_of=one_symbol)
+        live_fold(sessions[:30], SplitRule(horizon_sessions=5, valid_sessions=10, min_train_sessions=50), one_symbol)
 
 
 def test_a_year_outside_the_panel_is_refused() -> None:
@@ -119,30 +110,26 @@ def test_a_year_outside_the_panel_is_refused() -> None:
         yearly_folds(
             weekdays(date(2019, 1, 2), 300),
             [2025],
-            horizon_sessions=5,
-            valid_sessions=10,
-            min_train_sessions=10,
-            universe_of=one_symbol,
+            SplitRule(horizon_sessions=5, valid_sessions=10, min_train_sessions=10),
+            one_symbol,
         )
 
 
 def test_impossible_settings_and_unsorted_sessions_are_refused() -> None:
     sessions = weekdays(date(2019, 1, 2), 300)
     with pytest.raises(ValueError, match="at least 1"):
-        live_fold(sessions, horizon_sessions=0, valid_sessions=10, min_train_sessions=10, universe_of=one_symbol)
+        live_fold(sessions, SplitRule(horizon_sessions=0, valid_sessions=10, min_train_sessions=10), one_symbol)
     with pytest.raises(BadDataError, match="ascending"):
-        live_fold(sessions[::-1], horizon_sessions=5, valid_sessions=10, min_train_sessions=10, universe_of=one_symbol)
+        live_fold(sessions[::-1], SplitRule(horizon_sessions=5, valid_sessions=10, min_train_sessions=10), one_symbol)
     with pytest.raises(BadDataError, match="no sessions"):
-        live_fold([], horizon_sessions=5, valid_sessions=10, min_train_sessions=10, universe_of=one_symbol)
+        live_fold([], SplitRule(horizon_sessions=5, valid_sessions=10, min_train_sessions=10), one_symbol)
 
 
 def test_fold_survives_json() -> None:
     fold = live_fold(
         weekdays(date(2019, 1, 2), 300),
-        horizon_sessions=5,
-        valid_sessions=40,
-        min_train_sessions=50,
-        universe_of=lambda _before: ("FPT", "VCB"),
+        SplitRule(horizon_sessions=5, valid_sessions=40, min_train_sessions=50),
+        lambda _before: ("FPT", "VCB"),
     )
     assert Fold.from_record(json.loads(json.dumps(fold.to_record()))) == fold
 
@@ -165,3 +152,36 @@ def test_a_damaged_fold_record_is_refused(change: dict[str, object]) -> None:
     )
     with pytest.raises(BadDataError):
         Fold.from_record({**fold.to_record(), **change})
+
+
+def test_hand_counted_blocks_of_a_rolling_window() -> None:
+    # 12 sessions in 2019, 5 in 2020 in blocks of 2; h = 1, embargo 1, validation 2, window 8
+    sessions = [*weekdays(date(2019, 12, 2), 12), *weekdays(date(2020, 1, 2), 5)]
+    rule = SplitRule(
+        horizon_sessions=1,
+        valid_sessions=2,
+        min_train_sessions=3,
+        embargo_sessions=1,
+        train_sessions=8,
+        test_sessions=2,
+    )
+    folds = yearly_folds(sessions, [2020], rule, one_symbol)
+    assert [fold.fold_id for fold in folds] == ["2020.1", "2020.2", "2020.3"]
+    assert [fold.test for fold in folds] == [range(12, 14), range(14, 16), range(16, 17)]
+    assert [fold.refit for fold in folds] == [range(2, 10), range(4, 12), range(6, 14)]
+    assert [fold.valid for fold in folds] == [range(8, 10), range(10, 12), range(12, 14)]
+    assert [fold.train for fold in folds] == [range(2, 6), range(4, 8), range(6, 10)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"embargo_sessions": -1}, "embargo_sessions must not be negative"),
+        ({"test_sessions": 0}, "test_sessions must be at least 1"),
+        ({"train_sessions": 94}, "train_sessions 94 is too short: 50 to train on, a gap of 5 and 40 of validation"),
+    ],
+)
+def test_lengths_that_cannot_be_are_refused(change: dict[str, int], said: str) -> None:
+    lengths = {"horizon_sessions": 5, "valid_sessions": 40, "min_train_sessions": 50, **change}
+    with pytest.raises(ValueError, match=said):
+        SplitRule(**lengths)

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 from vnfleet.data.sources.files.layouts import OUR_NAMES
 from vnfleet.data.sources.simulated import SimulatedMarket
+from vnfleet.evaluation.splits import SplitRule
 from vnfleet.market.calendar import CalendarOverrides
 from vnfleet.model.stockformer import StockformerConfig, preset
 from vnfleet.releases.gate import GateLimits, RefreshLimits
@@ -145,11 +146,17 @@ class FoldsConfig:
     years : the years; empty means the newest `newest` years that have enough history before them.
     newest : see `years`; the running year counts.
     min_train_sessions : a fold with less history than this is refused (or left out when years are chosen for you).
+    embargo_sessions : left out before every boundary beyond the label's length, which is always left out.
+    train_sessions : only the newest so many sessions before a year teach (a rolling window); nothing means all.
+    test_sessions : judge a year in blocks of so many sessions, each by models of its own; nothing means in one.
     """
 
     years: tuple[int, ...] = ()
     newest: int = 5
     min_train_sessions: int = 500
+    embargo_sessions: int = 0
+    train_sessions: int | None = None
+    test_sessions: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse repeated years and empty parts."""
@@ -157,6 +164,12 @@ class FoldsConfig:
             raise ValueError(f"years repeat: {list(self.years)}")
         if min(self.newest, self.min_train_sessions) < 1:
             raise ValueError("newest and min_train_sessions must be at least 1")
+        if self.embargo_sessions < 0:
+            raise ValueError(f"embargo_sessions must not be negative, found {self.embargo_sessions}")
+        for name in ("train_sessions", "test_sessions"):
+            length: int | None = getattr(self, name)
+            if length is not None and length < 1:
+                raise ValueError(f"{name} must be at least 1 (leave it out for all), found {length}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,10 +236,26 @@ class CycleConfig:
     releases: ReleasesConfig = field(default_factory=ReleasesConfig)
     remote: RemoteConfig = field(default_factory=RemoteConfig)
 
+    def __post_init__(self) -> None:
+        """Refuse folds whose parts do not fit into each other."""
+        _ = self.split_rule
+
     @property
     def horizon_sessions(self) -> int:
         """The horizon that is judged: the longest of the return path."""
         return self.model.horizon_sessions
+
+    @property
+    def split_rule(self) -> SplitRule:
+        """How folds are cut; raises `ValueError` when their parts do not fit into each other."""
+        return SplitRule(
+            horizon_sessions=self.horizon_sessions,
+            valid_sessions=self.training.valid_sessions,
+            min_train_sessions=self.folds.min_train_sessions,
+            embargo_sessions=self.folds.embargo_sessions,
+            train_sessions=self.folds.train_sessions,
+            test_sessions=self.folds.test_sessions,
+        )
 
 
 def preset_config(name: Literal["desktop", "plan"]) -> CycleConfig:

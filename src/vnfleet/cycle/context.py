@@ -20,7 +20,7 @@ from vnfleet.data.outcomes import forward_returns, outcome_frame
 from vnfleet.data.panel import Panel, PanelStore, Served
 from vnfleet.data.sources.base import RawHistory
 from vnfleet.data.universe import UniverseChoice, most_traded
-from vnfleet.evaluation.splits import LIVE, Fold, live_fold, yearly_folds
+from vnfleet.evaluation.splits import LIVE, Fold, SplitRule, live_fold, yearly_folds
 from vnfleet.features.cube import CUBE_KIND, FeatureCube, build_cube, cube_id_of, load_cube, save_cube
 from vnfleet.training.dataset import TrainingData
 from vnfleet.training.recipe import Recipe
@@ -155,24 +155,10 @@ class WeekContext:
     def folds(self) -> tuple[Fold, ...]:
         """Return the judged folds, oldest first, then the live one."""
         if self._folds is None:
-            sessions, config = self.panel().sessions, self.config
-            judged: list[Fold] = []
-            for year in config.folds.years or self._newest_years():
-                judged += yearly_folds(
-                    sessions,
-                    [year],
-                    horizon_sessions=config.horizon_sessions,
-                    valid_sessions=config.training.valid_sessions,
-                    min_train_sessions=config.folds.min_train_sessions,
-                    universe_of=self._universe_of,
-                )
-            live = live_fold(
-                sessions,
-                horizon_sessions=config.horizon_sessions,
-                valid_sessions=config.training.valid_sessions,
-                min_train_sessions=config.folds.min_train_sessions,
-                universe_of=self._live_universe_of,
-            )
+            sessions, rule = self.panel().sessions, self.config.split_rule
+            years = self.config.folds.years or self._newest_years(rule)
+            judged = yearly_folds(sessions, years, rule, self._universe_of)
+            live = live_fold(sessions, rule, self._live_universe_of)
             self._folds = (*judged, live)
         return self._folds
 
@@ -202,11 +188,10 @@ class WeekContext:
             eligible=eligible,
         )
 
-    def _newest_years(self) -> list[int]:
+    def _newest_years(self, rule: SplitRule) -> list[int]:
         """Return the newest years that have enough history before them, oldest first."""
         config, sessions = self.config, self.panel().sessions
-        history = config.folds.min_train_sessions + config.training.valid_sessions + 2 * config.horizon_sessions
-        needed = max(history, config.universe.window_sessions)
+        needed = max(rule.needed_sessions, config.universe.window_sessions)
         first_of = {session.year: index for index, session in reversed(list(enumerate(sessions)))}
         years = sorted(year for year, index in first_of.items() if index >= needed)
         if not years:

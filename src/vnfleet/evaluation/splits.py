@@ -1,12 +1,14 @@
-"""Walk-forward folds, purged: which sessions may teach, tune and judge.
+"""Walk-forward folds, purged and embargoed: which sessions may teach, tune and judge.
 
 A decision session t is an index on the panel's market axis, and its label is known at the close of t + h, so its
-label window is the sessions t+1..t+h. Before every boundary the last h decision sessions are dropped, so no label of
-one part reaches into the next (López de Prado, *Advances in Financial Machine Learning*, ch. 7).
+label window is the sessions t+1..t+h. Before every boundary the last h decision sessions are purged, so no label of
+one part reaches into the next, and `embargo_sessions` more are left out (López de Prado, *Advances in Financial
+Machine Learning*, ch. 7; walking forward no training row ever follows a test, so the purge alone is enough and the
+embargo is caution).
 
 ::
 
-    |------------ train ------------|  h  |------ valid ------|  h  |------- test -------|
+    |------------ train ------------| gap |------ valid ------| gap |------- test -------|    gap = h + embargo
     |------------------------ refit --------------------------|
 """
 
@@ -29,7 +31,7 @@ class Fold:
 
     Attributes
     ----------
-    fold_id : the calendar year that is judged (``"2022"``), or ``"live"`` for production.
+    fold_id : the calendar year that is judged (``"2022"``) or a block of it (``"2022.1"``), ``"live"`` for production.
     train, valid : fitted on and tuned on; no label window of `train` reaches `valid`.
     refit : everything whose label is known before `test` opens: train, the purged gap, and valid.
     test : judged sessions; for ``"live"`` the last panel session, whose labels nobody knows yet.
@@ -85,29 +87,73 @@ class Fold:
             raise BadDataError("a fold record contradicts itself", found=str(error)) from error
 
 
-def yearly_folds(
-    sessions: Sequence[date],
-    years: Sequence[int],
-    *,
-    horizon_sessions: int,
-    valid_sessions: int,
-    min_train_sessions: int,
-    universe_of: Callable[[date], tuple[str, ...]],
-) -> tuple[Fold, ...]:
-    """Return one expanding fold per calendar year, each tested on all of that year's sessions in the panel.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitRule:
+    """How a fold is cut out of the sessions before its test.
 
-    `sessions` is the panel's market axis, strictly ascending; the newest year may be partial. `horizon_sessions` is h,
-    the longest label. A fold with fewer than `min_train_sessions` decision sessions in train is refused.
-    `universe_of` gets the first test session and must look only at sessions strictly before it.
+    Parameters
+    ----------
+    horizon_sessions : h, the longest label; that many decision sessions are purged before every boundary.
+    valid_sessions : length of the validation tail.
+    min_train_sessions : a fold with fewer decision sessions in train is refused.
+    embargo_sessions : so many more are left out at every boundary.
+    train_sessions : only the newest so many decision sessions before the test teach and tune (a rolling window);
+        None: all of them (an expanding one).
+    test_sessions : a year is judged in blocks of so many sessions, each by models of its own; None: in one block.
 
     Raises
     ------
     ValueError
-        On impossible settings.
-    BadDataError
-        When a year has no sessions in the panel, or too few sessions lie before it.
+        When a length is impossible, or the rolling window is too short for its parts.
     """
-    _check(sessions, horizon_sessions, valid_sessions, min_train_sessions)
+
+    horizon_sessions: int
+    valid_sessions: int
+    min_train_sessions: int
+    embargo_sessions: int = 0
+    train_sessions: int | None = None
+    test_sessions: int | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.horizon_sessions, self.valid_sessions, self.min_train_sessions) < 1:
+            raise ValueError(
+                "horizon_sessions, valid_sessions and min_train_sessions must be at least 1, found "
+                f"{self.horizon_sessions}, {self.valid_sessions}, {self.min_train_sessions}"
+            )
+        if self.embargo_sessions < 0 or (self.test_sessions is not None and self.test_sessions < 1):
+            raise ValueError("embargo_sessions must not be negative, test_sessions must be at least 1")
+        if self.train_sessions is not None and self.train_sessions < self.needed_sessions - self.gap_sessions:
+            raise ValueError(
+                f"train_sessions {self.train_sessions} is too short: {self.min_train_sessions} to train on, a gap of "
+                f"{self.gap_sessions} and {self.valid_sessions} of validation must fit into it"
+            )
+
+    @property
+    def gap_sessions(self) -> int:
+        """Decision sessions left out before every boundary: purged and embargoed."""
+        return self.horizon_sessions + self.embargo_sessions
+
+    @property
+    def needed_sessions(self) -> int:
+        """Sessions that must lie before a test."""
+        return self.min_train_sessions + self.valid_sessions + 2 * self.gap_sessions
+
+
+def yearly_folds(
+    sessions: Sequence[date], years: Sequence[int], rule: SplitRule, universe_of: Callable[[date], tuple[str, ...]]
+) -> tuple[Fold, ...]:
+    """Return the folds that judge all of these calendar years' sessions in the panel, oldest first within a year.
+
+    `sessions` is the panel's market axis, strictly ascending; the newest year may be partial. A year in one block is
+    the fold ``"2022"``, blocks of it are ``"2022.1"``, ``"2022.2"``, ... `universe_of` gets the first test session and
+    must look only at sessions strictly before it.
+
+    Raises
+    ------
+    BadDataError
+        When a year has no sessions in the panel, or too few sessions lie before a fold.
+    """
+    _check(sessions)
     folds: list[Fold] = []
     for year in years:
         inside = [index for index, session in enumerate(sessions) if session.year == year]
@@ -115,77 +161,57 @@ def yearly_folds(
             raise BadDataError(
                 f"the panel has no session in {year}", expected=f"{sessions[0]}..{sessions[-1]}", found=year
             )
-        test = range(inside[0], inside[-1] + 1)
-        train, valid, refit = _before(
-            sessions,
-            test.start,
-            str(year),
-            horizon_sessions=horizon_sessions,
-            valid_sessions=valid_sessions,
-            min_train_sessions=min_train_sessions,
-        )
-        universe = tuple(universe_of(sessions[test.start]))
-        folds.append(Fold(fold_id=str(year), train=train, valid=valid, refit=refit, test=test, universe=universe))
+        whole = range(inside[0], inside[-1] + 1)
+        length = rule.test_sessions or len(whole)
+        for block, start in enumerate(range(whole.start, whole.stop, length), start=1):
+            fold_id = str(year) if rule.test_sessions is None else f"{year}.{block}"
+            test = range(start, min(start + length, whole.stop))
+            universe = tuple(universe_of(sessions[start]))
+            folds.append(_fold(sessions, fold_id, test, test.start, rule, universe))
     return tuple(folds)
 
 
-def live_fold(
-    sessions: Sequence[date],
-    *,
-    horizon_sessions: int,
-    valid_sessions: int,
-    min_train_sessions: int,
-    universe_of: Callable[[date], tuple[str, ...]],
-) -> Fold:
+def live_fold(sessions: Sequence[date], rule: SplitRule, universe_of: Callable[[date], tuple[str, ...]]) -> Fold:
     """Return the production fold: as if the test began right after the last panel session.
 
-    `refit` ends with the newest session whose label is known at the panel's last close. `test` is that last session,
-    the one a forecast is made at: its label window lies wholly in the future. `universe_of` gets the day after it,
-    so the last session itself may be used. Arguments and errors as for `yearly_folds`.
+    `refit` ends with the newest session whose label is known at the panel's last close (less the embargo). `test` is
+    that last session, the one a forecast is made at: its label window lies wholly in the future. `universe_of` gets
+    the day after it, so the last session itself may be used. Raises as `yearly_folds` does.
     """
-    _check(sessions, horizon_sessions, valid_sessions, min_train_sessions)
+    _check(sessions)
     end = len(sessions)
-    train, valid, refit = _before(
-        sessions,
-        end,
-        LIVE,
-        horizon_sessions=horizon_sessions,
-        valid_sessions=valid_sessions,
-        min_train_sessions=min_train_sessions,
-    )
     universe = tuple(universe_of(sessions[-1] + timedelta(days=1)))
-    return Fold(fold_id=LIVE, train=train, valid=valid, refit=refit, test=range(end - 1, end), universe=universe)
+    return _fold(sessions, LIVE, range(end - 1, end), end, rule, universe)
 
 
-def _before(
-    sessions: Sequence[date],
-    test_start: int,
-    fold_id: str,
-    *,
-    horizon_sessions: int,
-    valid_sessions: int,
-    min_train_sessions: int,
-) -> tuple[range, range, range]:
-    """Return (train, valid, refit): t + h < test_start for refit, t + h < valid.start for train."""
-    refit_stop = test_start - horizon_sessions
-    valid_start = refit_stop - valid_sessions
-    train_stop = valid_start - horizon_sessions
-    if train_stop < min_train_sessions:
+def _fold(
+    sessions: Sequence[date], fold_id: str, test: range, first_unseen: int, rule: SplitRule, universe: tuple[str, ...]
+) -> Fold:
+    """Return the fold whose refit sessions have labels known before session index `first_unseen` opens."""
+    refit_stop = first_unseen - rule.gap_sessions
+    valid_start = refit_stop - rule.valid_sessions
+    train_stop = valid_start - rule.gap_sessions
+    start = 0 if rule.train_sessions is None else max(0, refit_stop - rule.train_sessions)
+    if train_stop - start < rule.min_train_sessions:
         raise BadDataError(
             f"too little history before fold {fold_id}",
-            expected=f"{min_train_sessions} train + {valid_sessions} validation + 2 x {horizon_sessions} purged",
-            found=f"{test_start} sessions since {sessions[0]}",
+            expected=(
+                f"{rule.min_train_sessions} train + {rule.valid_sessions} validation + 2 x {rule.gap_sessions} left out"
+            ),
+            found=f"{first_unseen} sessions since {sessions[0]}",
             fix="judge a later year, collect more history, or lower valid_sessions or min_train_sessions",
         )
-    return range(train_stop), range(valid_start, refit_stop), range(refit_stop)
+    return Fold(
+        fold_id=fold_id,
+        train=range(start, train_stop),
+        valid=range(valid_start, refit_stop),
+        refit=range(start, refit_stop),
+        test=test,
+        universe=universe,
+    )
 
 
-def _check(sessions: Sequence[date], horizon_sessions: int, valid_sessions: int, min_train_sessions: int) -> None:
-    if min(horizon_sessions, valid_sessions, min_train_sessions) < 1:
-        raise ValueError(
-            "horizon_sessions, valid_sessions and min_train_sessions must be at least 1, found "
-            f"{horizon_sessions}, {valid_sessions}, {min_train_sessions}"
-        )
+def _check(sessions: Sequence[date]) -> None:
     if not sessions:
         raise BadDataError("the panel has no sessions")
     for earlier, later in pairwise(sessions):

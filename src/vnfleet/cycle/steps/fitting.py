@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ def train(runner: Runner, week: WeekContext, features: StepOutcome) -> StepOutco
     """
     folds_config, universe = week.config.folds, week.config.universe
     chosen: Facts = {
-        "folds": [list(folds_config.years), folds_config.newest, folds_config.min_train_sessions],
+        "folds": short_id(dataclasses.asdict(folds_config)),
         "universe": [universe.models, universe.window_sessions, list(universe.pinned), list(universe.excluded)],
     }
     plan = plan_of_week(runner.folder, week, features.text("cube_id"), chosen)
