@@ -87,6 +87,11 @@ class Folders:
         return self.workdir / "logs" / "cycles"
 
     @property
+    def trials(self) -> Path:
+        """Every variant that was ever judged here, so that luck of the draw can be allowed for."""
+        return self.workdir / "logs" / "trials"
+
+    @property
     def reports(self) -> Path:
         """Reports by week."""
         return self.workdir / "reports"

@@ -52,13 +52,7 @@ def most_traded(
     Raises `BadDataError` when there are not enough sessions or not enough symbols that traded at all.
     """
     _refuse_impossible(count, window_sessions, pinned, excluded)
-    end = sum(day < before for day in panel.sessions)
-    if end < window_sessions:
-        raise BadDataError(
-            "not enough sessions to choose a universe", expected=window_sessions, found=end, where=f"before {before}"
-        )
-    value_ST = np.nan_to_num(panel.matrix("traded_value_vnd")[:, end - window_sessions : end])
-    median_of = dict(zip(panel.symbols, np.median(value_ST, axis=1).tolist(), strict=True))
+    median_of = median_traded_values(panel, window_sessions, before)
     _refuse_absent(pinned, median_of, f"panel of {panel.as_of}")
     if eligible is not None:
         median_of = {symbol: value for symbol, value in median_of.items() if symbol in set(eligible)}
@@ -72,6 +66,20 @@ def most_traded(
             fix="lower the number of symbols (--models) or collect more of them",
         )
     return tuple(sorted(chosen))
+
+
+def median_traded_values(panel: Panel, window_sessions: int, before: date) -> dict[str, float]:
+    """Return each symbol's median traded value in VND over the `window_sessions` market sessions before `before`.
+
+    A session without a trade counts as 0 VND. Raises `BadDataError` when there are not enough sessions.
+    """
+    end = sum(day < before for day in panel.sessions)
+    if end < window_sessions:
+        raise BadDataError(
+            "not enough sessions to choose a universe", expected=window_sessions, found=end, where=f"before {before}"
+        )
+    value_ST = np.nan_to_num(panel.matrix("traded_value_vnd")[:, end - window_sessions : end])
+    return dict(zip(panel.symbols, np.median(value_ST, axis=1).tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
