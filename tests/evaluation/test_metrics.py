@@ -19,6 +19,7 @@ from vnfleet.evaluation.metrics import (
     monthly_rank_ic,
     paired_daily,
     primary_rows,
+    scored_rows,
     summarise,
 )
 from vnfleet.evaluation.skill import mean_interval
@@ -253,3 +254,15 @@ def test_nan_and_repeated_keys_are_refused() -> None:
         summarise(predictions.with_columns(score=pl.lit(math.nan)), outcomes)
     with pytest.raises(BadDataError, match="repeats a key"):
         daily_rank_ic(predictions, pl.concat([outcomes, outcomes]))
+
+
+def test_scored_rows_say_what_each_forecast_called_and_what_came_true() -> None:
+    predictions = prediction_rows([1.0, 2.0, 3.0, 4.0], prob=[0.5, 0.4, None, 0.9], expected=[0.02, None, None, None])
+    outcomes = outcome_rows([0.01, 0.0, -0.02], benchmark=0.0)
+    # S003 has no outcome, yet its score counts for the median, 2.5; S001 is unchanged: not up, and on no side
+    found = scored_rows(predictions, outcomes).select("symbol", "call_up", "up", "call_above", "above", "error")
+    assert found.rows() == [
+        ("S000", True, True, False, True, pytest.approx(0.01)),
+        ("S001", False, False, False, None, None),
+        ("S002", True, False, True, False, None),
+    ]

@@ -7,7 +7,14 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vnfleet.evaluation.skill import fixed_b_factor, mean_interval, paired_difference, paired_pvalue
+from vnfleet.evaluation.skill import (
+    fixed_b_factor,
+    mean_interval,
+    paired_difference,
+    paired_pvalue,
+    statistic_interval,
+    statistic_intervals,
+)
 
 NOISE = np.random.default_rng(11)
 
@@ -121,3 +128,97 @@ def test_series_that_cannot_be_judged_are_refused(values: list[float], message: 
 def test_series_of_different_length_are_refused() -> None:
     with pytest.raises(ValueError, match="same sessions"):
         paired_difference(np.zeros(60), np.zeros(61))
+
+
+def ratio(totals: np.ndarray) -> np.ndarray:
+    return np.asarray(totals[:, 0] / totals[:, 1])
+
+
+def icir(totals: np.ndarray) -> np.ndarray:
+    """Mean over standard deviation from the columns: count, sum, sum of squares."""
+    mean = totals[:, 1] / totals[:, 0]
+    return np.asarray(mean / np.sqrt(totals[:, 2] / totals[:, 0] - mean**2))
+
+
+def mcc(totals: np.ndarray) -> np.ndarray:
+    """Matthews' formula from the columns: true ups, true downs, false ups, false downs."""
+    tp, tn, fp, fn = totals.T
+    return np.asarray((tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
+
+
+def powers(values: np.ndarray) -> np.ndarray:
+    return np.column_stack((np.ones_like(values), values, values**2))
+
+
+def calls_and_outcomes(noise: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Daily counts of 40 symbols whose moves share the day's market move; calls right more often than not."""
+    up = rng.standard_normal((noise.size, 40)) + noise[:, None] > 0
+    call = np.where(rng.random(up.shape) < 0.6, up, ~up)
+    return np.column_stack([(call & up).sum(1), (~call & ~up).sum(1), (call & ~up).sum(1), (~call & up).sum(1)])
+
+
+def test_interval_of_a_ratio_of_sums_is_the_interval_of_the_weighted_mean() -> None:
+    rate, counts = NOISE.uniform(0.4, 0.6, 200), NOISE.integers(0, 9, 200).astype(float)
+    expected = mean_interval(rate, weights=counts, seed=3)
+    assert statistic_interval(np.column_stack((rate * counts, counts)), ratio, seed=3) == pytest.approx(expected)
+
+
+def test_intervals_of_icir_and_mcc_cover_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(17)
+    runs = ar1(0.5, 250, 500, seed=21)
+    sd = 1 / np.sqrt(1 - 0.25)  # of the AR(1)
+    true_mcc = 0.6 - 0.4  # half the moves are up, and 60 % of the calls right whichever they are
+    covered = {"icir": 0, "mcc": 0}
+    for seed, run in enumerate(runs):
+        low, high = statistic_interval(powers(0.25 * sd + run), icir, num_resamples=400, seed=seed)
+        covered["icir"] += low <= 0.25 <= high
+        low, high = statistic_interval(calls_and_outcomes(0.7 * run, rng), mcc, num_resamples=400, seed=seed)
+        covered["mcc"] += low <= true_mcc <= high
+    # 3 Monte-Carlo standard errors of 500 runs: 2.9 percentage points
+    assert {name: count / 500 for name, count in covered.items()} == pytest.approx(
+        {"icir": 0.95, "mcc": 0.95}, abs=0.029
+    )
+
+
+def test_blocks_of_one_agree_with_scipys_bootstrap_of_a_standardised_mean() -> None:
+    values = 0.3 + NOISE.standard_normal(400)
+    found = statistic_interval(powers(values), icir, block_sessions=1, num_resamples=20000)
+    reference = scipy.stats.bootstrap(
+        (values,),
+        lambda x, axis: x.mean(axis=axis) / x.std(axis=axis),
+        method="percentile",
+        n_resamples=20000,
+        rng=1,
+    )
+    assert found == pytest.approx(tuple(reference.confidence_interval), abs=0.006)
+
+
+@given(scale=st.floats(0.01, 1000), seed=st.integers(0, 20))
+def test_interval_of_a_statistic_does_not_depend_on_the_unit_of_the_sums(scale: float, seed: int) -> None:
+    sums = powers(np.random.default_rng(seed).standard_normal(60))
+    expected = statistic_interval(sums, icir, num_resamples=100, seed=seed)
+    assert statistic_interval(scale * sums, icir, num_resamples=100, seed=seed) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_statistic_the_data_do_not_define_has_no_interval() -> None:
+    def where_called(totals: np.ndarray) -> np.ndarray:
+        hits, calls = totals[:, :2].T
+        return np.column_stack(
+            (np.divide(hits, calls, out=np.full_like(hits, np.nan), where=calls > 0), np.full_like(hits, np.nan))
+        )
+
+    rare = np.zeros((300, 2))
+    rare[40:44] = [[1, 1], [0, 1], [1, 1], [1, 2]]  # many resamples hold no call at all
+    low, high = statistic_intervals(rare, where_called)
+    assert 0 < low[0] <= 3 / 5 <= high[0] < 1.5
+    assert np.isnan(low[1])
+    assert np.isnan(high[1])
+
+
+@pytest.mark.parametrize(
+    ("sums", "message"),
+    [(np.ones((29, 2)), "two blocks"), (np.full((60, 2), np.nan), "finite"), (np.ones(60), r"\[sessions, sums\]")],
+)
+def test_sums_that_cannot_be_judged_are_refused(sums: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        statistic_interval(sums, ratio)

@@ -15,6 +15,7 @@ from vnfleet.market.rules import (
     Exchange,
     band_frac,
     lot_shares,
+    odd_lots_trade,
     price_limits_vnd,
     settlement,
     settlement_delay_sessions,
@@ -133,7 +134,7 @@ def test_every_known_day_has_every_rule(exchange: Exchange, day: date) -> None:
 
 @pytest.mark.parametrize("day", [KNOWN_FROM - timedelta(days=1), KNOWN_TO + timedelta(days=1)])
 def test_days_outside_the_tables_are_refused(day: date) -> None:
-    for rule in (band_frac, wide_band_frac, lot_shares):
+    for rule in (band_frac, wide_band_frac, lot_shares, odd_lots_trade):
         with pytest.raises(BadDataError, match="2012-01-01 to 2027-12-31"):
             rule(HOSE, day)
     with pytest.raises(BadDataError):
@@ -145,6 +146,11 @@ def test_days_outside_the_tables_are_refused(day: date) -> None:
 def test_hose_lot_grows_tenfold_on_2021_01_04() -> None:
     assert [lot_shares(HOSE, date(2020, 12, 31)), lot_shares(HOSE, date(2021, 1, 4))] == [10, 100]
     assert lot_shares(HNX, date(2015, 1, 5)) == 100
+
+
+def test_odd_lots_trade_on_hose_from_2022_09_12_and_on_the_others_always() -> None:
+    assert [odd_lots_trade(HOSE, date(2022, 9, day)) for day in (9, 12)] == [False, True]
+    assert all(odd_lots_trade(exchange, day) for exchange in (HNX, UPCOM) for day in (KNOWN_FROM, KNOWN_TO))
 
 
 def test_settlement_shortens_on_2022_08_29() -> None:

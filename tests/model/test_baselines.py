@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import pairwise
@@ -18,19 +19,21 @@ from vnfleet.core.sealed import sealing
 from vnfleet.features.catalogue import FEATURE_NAMES
 from vnfleet.model.baselines import (
     BASELINE_NAMES,
-    RETURN_1_FEATURE,
+    FEATURE_RULES,
     BaselineData,
     BaselineName,
     FittedBaseline,
     fit_baseline,
     load_baseline,
 )
-from vnfleet.model.baselines.calibration import constant_up, fit_calibration
+from vnfleet.model.baselines.boosted import BOOST, BoostedScorer, BoostSetting, fit_boosted, fit_boosted_stopping
+from vnfleet.model.baselines.calibration import constant_up, fit_calibration, kept_call
 from vnfleet.model.baselines.rows import labelled_rows, mean_daily_correlation
-from vnfleet.model.baselines.scorers import BOOST_MIN_ROUNDS, LinearScorer, fit_boosted_stopping, fit_ridges
+from vnfleet.model.baselines.scorers import LinearScorer, fit_ridges
 
 SYMBOLS, SESSIONS = 40, 260
-NAMES = (RETURN_1_FEATURE, "trend", "noise", "other")
+NAMES = ("ret_1", "trend", "ret_5", "ret_120")
+RULES: tuple[BaselineName, ...] = ("last_direction", "reversal_1d", "reversal_5d", "momentum_120d")
 AXIS = tuple(date(2020, 1, 1) + timedelta(days=index) for index in range(SESSIONS))
 TICKERS = tuple(f"S{index:02d}" for index in range(SYMBOLS))
 
@@ -46,6 +49,7 @@ class Parts:
 
 
 TEST = range(220, 255)
+SMALL = BoostSetting(num_seeds=1, num_leaves=4, min_rows_in_leaf=40, max_rounds=8, min_rounds=3, patience_rounds=4)
 
 
 def planted(seed: int = 1, drift: float = 0.003) -> BaselineData:
@@ -95,8 +99,9 @@ def mean_rank_ic(frame: pl.DataFrame, data: BaselineData = DATA) -> float:
     return float(np.mean(daily))
 
 
-def test_the_catalogue_has_the_feature_that_reversal_needs() -> None:
-    assert RETURN_1_FEATURE in FEATURE_NAMES
+def test_the_catalogue_has_the_features_that_the_rules_need() -> None:
+    assert tuple(FEATURE_RULES) == RULES
+    assert {rule.feature for rule in FEATURE_RULES.values()} <= set(FEATURE_NAMES)
 
 
 @pytest.mark.parametrize("name", BASELINE_NAMES)
@@ -142,11 +147,54 @@ def test_always_up_always_calls_up_without_an_opinion() -> None:
         assert frame.get_column("expected_return_frac").to_list()[0] == pytest.approx(rows.returns_N.mean())
 
 
-def test_reversal_scores_minus_the_last_return() -> None:
-    frame = predicted(FITTED["reversal_1d"])
-    row = frame.row(17, named=True)
-    cell = (TICKERS.index(row["symbol"]), AXIS.index(row["session"]), 0)
-    assert row["score"] == pytest.approx(-DATA.values_STF[cell])
+@pytest.mark.parametrize(
+    ("name", "feature", "sign"),
+    [("reversal_1d", "ret_1", -1), ("reversal_5d", "ret_5", -1), ("momentum_120d", "ret_120", 1)],
+)
+def test_a_rule_scores_by_its_one_feature(name: BaselineName, feature: str, sign: int) -> None:
+    frame = predicted(FITTED[name])
+    for row in frame.gather_every(97).iter_rows(named=True):
+        cell = (TICKERS.index(row["symbol"]), AXIS.index(row["session"]), NAMES.index(feature))
+        assert row["score"] == pytest.approx(sign * DATA.values_STF[cell])
+    assert FITTED[name].setting == f"{'-' if sign < 0 else ''}{feature}"
+
+
+@pytest.mark.parametrize("trend", [0.01, -0.01])
+def test_last_direction_calls_the_last_move_again_whatever_its_record(trend: float) -> None:
+    """Planted by hand: what follows goes on (or turns around) in three of four cases."""
+    rng = np.random.default_rng(9)
+    values_STF = DATA.values_STF.copy()
+    values_STF[:, ::4, 0] = 0.0  # unchanged is not up
+    went_up_ST = values_STF[..., 0] > 0
+    goes_on_ST = rng.random(went_up_ST.shape) < 0.75
+    returns_ST = np.where(went_up_ST == goes_on_ST, trend, -trend)
+    returns_HST = np.stack([returns_ST, returns_ST])
+    data = replace(DATA, values_STF=values_STF, returns_HST=returns_HST, present_ST=np.ones_like(DATA.present_ST))
+    fitted = fit_baseline("last_direction", data, Parts(), seed=7)
+    frame = predicted(fitted, data)
+    up = [
+        bool(went_up_ST[TICKERS.index(symbol), AXIS.index(day)])
+        for symbol, day in frame.select("symbol", "session").iter_rows()
+    ]
+    assert frame.get_column("score").to_list() == [1.0 if one else -1.0 for one in up]
+    assert (frame.get_column("direction_prob") >= 0.5).to_list() == up
+    before_ST = (slice(None), slice(Parts().refit.start, Parts().refit.stop))
+    right = float((went_up_ST[before_ST] == (returns_ST[before_ST] > 0)).mean())
+    assert right == pytest.approx(0.75 if trend > 0 else 0.25, abs=0.02)
+    called_up = frame.filter(pl.Series(up)).row(0, named=True)
+    assert called_up["direction_prob"] == pytest.approx(max(right, 0.501))
+    after_up = returns_ST[before_ST][went_up_ST[before_ST]].mean()
+    assert called_up["expected_return_frac"] == pytest.approx(after_up)
+    called_down = frame.filter(~pl.Series(up)).row(0, named=True)
+    assert called_down["expected_return_frac"] == pytest.approx(returns_ST[before_ST][~went_up_ST[before_ST]].mean())
+
+
+def test_a_market_that_only_rose_or_never_rose_leaves_the_other_call_defined() -> None:
+    returns_N = np.linspace(-0.01, 0.03, 40)
+    for side in (1.0, -1.0):
+        kept = kept_call(np.full(40, side), returns_N)
+        np.testing.assert_allclose(kept.expected_return_frac(np.array([1.0, -1.0])), returns_N.mean())
+        assert (kept.direction_prob(np.array([1.0, -1.0])) >= 0.5).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("name", BASELINE_NAMES)
@@ -178,8 +226,45 @@ def test_noisy_validation_cannot_stop_the_trees_at_once() -> None:
     data = replace(DATA, returns_HST=shuffled)
     train, valid = (labelled_rows(data, part, 5, "test") for part in (Parts().train, Parts().valid))
     scorer, rounds = fit_boosted_stopping(train, valid, 7)
-    assert rounds >= BOOST_MIN_ROUNDS
-    assert scorer.text.count("\nTree=") == rounds
+    assert min(rounds) >= BOOST.min_rounds
+    assert len(rounds) == BOOST.num_seeds
+    assert tuple(text.count("\nTree=") for text in scorer.texts) == rounds
+
+
+def test_the_setting_decides_how_the_trees_grow() -> None:
+    rows = labelled_rows(DATA, Parts().refit, 5, "test")
+    scorer = fit_boosted(rows, (6,), 7, SMALL)
+    (text,) = scorer.texts
+    assert text.count("\nTree=") == 6
+    assert {line for line in text.splitlines() if line.startswith("num_leaves=")} == {"num_leaves=4"}
+    with pytest.raises(ValueError, match="min_rounds <= patience_rounds"):
+        BoostSetting(min_rounds=31, patience_rounds=30)
+    with pytest.raises(ValueError, match="num_seeds"):
+        BoostSetting(num_seeds=0)
+
+
+def test_a_small_universe_grows_trees_too() -> None:
+    few = labelled_rows(DATA, range(30), 5, "test")
+    assert len(few.target_N) < 2 * BOOST.min_rows_in_leaf
+    scorer = fit_boosted(few, (2,) * BOOST.num_seeds, 7)
+    assert len(np.unique(scorer.score(few.features_NF))) > 10
+    assert BOOST.parameters(0, 10**6)["min_data_in_leaf"] == BOOST.min_rows_in_leaf
+    assert BOOST.parameters(0, 5_000)["min_data_in_leaf"] == 250
+
+
+def test_several_fits_are_averaged_and_no_two_seeds_share_one() -> None:
+    rows = labelled_rows(DATA, Parts().refit, 5, "test")
+    three = replace(SMALL, num_seeds=3)
+    alone = [fit_boosted(rows, (rounds,), 6 + place, SMALL) for place, rounds in enumerate((4, 5, 6))]
+    together = fit_boosted(rows, (4, 5, 6), 2, three)
+    assert together.texts == tuple(text for one in alone for text in one.texts)
+    expected = sum(one.score(rows.features_NF) for one in alone) / 3
+    np.testing.assert_allclose(together.score(rows.features_NF), expected, rtol=1e-12)
+    assert len(set(together.texts)) == 3
+    assert not set(three.seeds(0)) & set(three.seeds(1))
+    narrow = replace(rows, features_NF=rows.features_NF[:, :2])
+    with pytest.raises(ValueError, match="different numbers of features"):
+        BoostedScorer((*together.texts, *fit_boosted(narrow, (4,), 1, SMALL).texts))
 
 
 def test_another_seed_grows_other_trees() -> None:
@@ -193,6 +278,46 @@ def test_a_stored_baseline_forecasts_bit_equal(name: BaselineName, tmp_path: Pat
     assert predicted(loaded).equals(predicted(FITTED[name]))
     assert (loaded.setting, loaded.calibration) == (FITTED[name].setting, FITTED[name].calibration)
     assert not [path for path in (tmp_path / name).iterdir() if path.suffix in {".pkl", ".pickle", ".pt"}]
+
+
+def test_a_baseline_stored_by_the_version_before_still_loads(tmp_path: Path) -> None:
+    record = {
+        "name": "reversal_1d",
+        "fold_id": "live",
+        "seed": 0,
+        "horizon_sessions": 5,
+        "feature_names": list(NAMES),
+        "setting": "-ret_1",
+        "valid_correlation": 0.03,
+        "position": 0,
+        "sign": -1.0,
+        "calibration": {
+            "score_mean": 0.0,
+            "score_sd": 0.02,
+            "logit_intercept": 0.0,
+            "logit_slope": 0.1,
+            "return_mean_frac": 0.001,
+            "return_slope_frac": 0.002,
+        },
+    }
+    with sealing(tmp_path / "stored", "baseline", {"name": "reversal_1d", "fold_id": "live"}) as scratch:
+        (scratch / "baseline.json").write_text(json.dumps(record), encoding="utf-8")
+    row = predicted(load_baseline(tmp_path / "stored")).row(0, named=True)
+    score = -float(DATA.values_STF[TICKERS.index(row["symbol"]), TEST.start, 0])
+    z = min(max(score / 0.02, -5.0), 5.0)
+    assert row["score"] == pytest.approx(score)
+    assert row["direction_prob"] == pytest.approx(1 / (1 + math.exp(-0.1 * z)))
+    assert row["expected_return_frac"] == pytest.approx(0.001 + 0.002 * z)
+
+
+def test_a_rule_whose_stored_position_is_outside_the_list_is_refused(tmp_path: Path) -> None:
+    FITTED["last_direction"].save(tmp_path / "good")
+    record = json.loads((tmp_path / "good" / "baseline.json").read_bytes())
+    for place, position in enumerate((None, 4, -1)):
+        with sealing(tmp_path / str(place), "baseline", {}) as scratch:
+            (scratch / "baseline.json").write_text(json.dumps({**record, "position": position}), encoding="utf-8")
+        with pytest.raises(BadDataError, match="position or sign"):
+            load_baseline(tmp_path / str(place))
 
 
 def test_a_changed_or_unfinished_folder_is_refused(tmp_path: Path) -> None:
@@ -239,17 +364,21 @@ def test_arrays_of_another_length_are_refused(tmp_path: Path) -> None:
 
 
 def test_other_features_are_refused_by_name() -> None:
-    renamed = replace(DATA, feature_names=(RETURN_1_FEATURE, "trend", "sound", "other"))
-    with pytest.raises(BadDataError, match=r"missing: .'noise'.*\n.*unknown: .'sound'"):
+    renamed = replace(DATA, feature_names=("ret_1", "trend", "sound", "ret_120"))
+    with pytest.raises(BadDataError, match=r"missing: .'ret_5'.*\n.*unknown: .'sound'"):
         predicted(FITTED["ridge"], renamed)
-    swapped = replace(DATA, feature_names=("trend", RETURN_1_FEATURE, "noise", "other"))
+    swapped = replace(DATA, feature_names=("trend", "ret_1", "ret_5", "ret_120"))
     with pytest.raises(BadDataError, match="first difference"):
         predicted(FITTED["always_up"], swapped)
 
 
-def test_reversal_without_its_feature_and_unknown_names_are_refused() -> None:
-    with pytest.raises(BadDataError, match=f"expected: {RETURN_1_FEATURE}"):
-        fit_baseline("reversal_1d", replace(DATA, feature_names=("a", "b", "c", "d")), Parts(), seed=1)
+def test_a_rule_without_its_feature_and_unknown_names_are_refused() -> None:
+    without = replace(DATA, feature_names=("a", "b", "c", "d"))
+    for name in RULES:
+        with pytest.raises(
+            BadDataError, match=f"{name} needs a feature that is not there\n.*{FEATURE_RULES[name].feature}"
+        ):
+            fit_baseline(name, without, Parts(), seed=1)
     with pytest.raises(UsageError, match="unknown baseline"):
         fit_baseline("oracle", DATA, Parts(), seed=1)  # type: ignore[arg-type]
 
@@ -335,4 +464,4 @@ def test_calibration_survives_one_sided_and_constant_samples() -> None:
     assert 0.9 < always.direction_prob(np.array([25.0]))[0] < 1
     flat = fit_calibration(np.zeros(50), np.linspace(-0.02, 0.03, 50))
     assert (flat.logit_slope, flat.return_slope_frac) == (0.0, 0.0)
-    assert constant_up(np.full(9, 0.01)).direction_prob(np.zeros(1))[0] == pytest.approx(0.999)
+    assert constant_up(np.zeros(9), np.full(9, 0.01)).direction_prob(np.zeros(1))[0] == pytest.approx(0.999)

@@ -281,3 +281,44 @@ def test_limits_that_mean_nothing_are_refused() -> None:
         GateLimits(min_sessions=20)
     with pytest.raises(ValueError, match="at least 1"):
         GateLimits(block_sessions=0)
+    with pytest.raises(ValueError, match="policy"):
+        GateLimits(policy="strict")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_drawdown_frac"):
+        GateLimits(max_drawdown_frac=1.5)
+    with pytest.raises(ValueError, match="veto_z"):
+        GateLimits(veto_z=0.5)
+    with pytest.raises(ValueError, match="trial_likeness"):
+        GateLimits(trial_likeness=1.0)
+
+
+def test_the_better_of_two_strategies_needs_more_proof_than_a_single_one() -> None:
+    leads = (lead / 1000 for lead in range(1, 60))
+    for lead in leads:
+        daily = race({"recipe-p": 0.08 + lead, "b-ridge": 0.08})
+        alone = decide_recipe(daily, candidates={"pooled": "recipe-p"}, baselines={"ridge": "b-ridge"})
+        p_value = check(alone, "beats_best_baseline").value or 0.0
+        if p_value < 0.028:
+            break
+    assert 0.015 < p_value < 0.028
+    twin = daily.filter(pl.col("model_id") == "recipe-p").with_columns(model_id=pl.lit("recipe-a"))
+    both = decide_recipe(pl.concat([daily, twin]), candidates=IDS, baselines={"ridge": "b-ridge"})
+    assert (alone.serving, both.serving) == ("pooled", "ridge")
+    assert check(both, "beats_best_baseline").limit == pytest.approx(0.015)
+
+
+def test_the_best_of_many_simple_rules_needs_more_proof_than_a_single_one() -> None:
+    # nobody has skill: without a share of the level each, one of six independent rules is lucky in a quarter of races
+    limits = GateLimits(num_resamples=400)
+    served = 0
+    for trial in range(100):
+        rng = np.random.default_rng(1000 + trial)
+        days = weekdays(date(2022, 6, 1), 260)
+        names = ("recipe-p", *(f"b-{place}" for place in range(6)))
+        daily = pl.concat(
+            pl.DataFrame({"model_id": name, "session": days, "rank_ic": IC_SD * rng.standard_normal(260)})
+            for name in names
+        )
+        rules = {f"rule {place}": f"b-{place}" for place in range(6)}
+        decision = decide_recipe(daily, candidates={"pooled": "recipe-p"}, baselines=rules, limits=limits)
+        served += decision.deploys
+    assert served <= 11  # binomial 99 % at 5 %

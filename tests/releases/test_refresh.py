@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from scipy.stats import spearmanr
 
-from vnfleet.releases.gate import RefreshFacts, RefreshLimits, decide_refresh, rank_agreement
+from vnfleet.releases.gate import Check, RefreshFacts, RefreshLimits, decide_refresh, rank_agreement
 
 SYMBOLS = tuple(f"S{number:02d}" for number in range(12))
 HEALTHY = RefreshFacts(
@@ -75,6 +75,18 @@ def test_the_ledger_is_listed_only_when_there_is_one() -> None:
     vetoed = decide_refresh(HEALTHY, ledger_veto=lambda: "8 weeks of live losses")
     assert vetoed.outcome == "keep"
     assert "8 weeks of live losses" in vetoed.sentence
+
+
+def test_a_leak_keeps_the_current_set_and_a_warning_does_not() -> None:
+    warning = Check(name="leak_too_good", passed=None, words="the ranking is better than such data usually allow")
+    leak = Check(name="leak_truncation", passed=False, words="forecasts change when the future is cut off")
+    assert decide_refresh(HEALTHY, leaks=(warning,), told=("seen by nobody: 20 days",)).told == (
+        "seen by nobody: 20 days",
+    )
+    assert decide_refresh(HEALTHY, leaks=(warning,)).deploys
+    kept = decide_refresh(HEALTHY, leaks=(warning, leak))
+    assert kept.outcome == "keep"
+    assert "forecasts change when the future is cut off" in kept.sentence
 
 
 def test_missing_symbols_are_named() -> None:

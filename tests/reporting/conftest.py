@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
 
@@ -10,6 +11,8 @@ import polars as pl
 import pytest
 
 from vnfleet.evaluation.metrics import MONTHLY_SCHEMA, SUMMARY_SCHEMA
+from vnfleet.evaluation.reliability import RELIABILITY_SCHEMA, SELECTIVE_SCHEMA
+from vnfleet.evaluation.scorecard import SCORECARD_SCHEMA
 from vnfleet.releases.plan_policy import plan_policy_report
 from vnfleet.releases.verdict import Check, GateDecision
 from vnfleet.reporting.report import ReportInputs
@@ -221,4 +224,148 @@ def inputs() -> ReportInputs:
             ("reversal_1d", "1-day reversal"),
             ("always_up", "Always up"),
         ),
+    )
+
+
+def scorecard(rng: np.random.Generator) -> pl.DataFrame:
+    """The serving model in all its slices: every year, seven sectors, three terciles; 5 sessions ahead."""
+    sizes = {name: 20 if index == 0 else 9 for index, name in enumerate(SECTORS)}
+    slices = [
+        ("all", "all", 1245, 102, 0.012),
+        *(("year", year, 249, 102, 0.027) for year in YEARS),
+        *(("liquidity", name, 1245, 34, 0.019) for name in ("least traded", "middle", "most traded")),
+        *(("sector", name, 1245, size, 0.03 if size > 9 else 0.045) for name, size in sizes.items()),
+    ]
+    rows: list[tuple[object, ...]] = []
+    for (kind, group, days, size, half), model_id in product(slices, ("adapted", "pooled")):
+        ic = 0.108 if kind == "all" else float(rng.normal(0.07, 0.05))
+        for metric, value, reach in (("rank_ic", ic, half), ("accuracy_relative", 0.5 + 0.33 * ic, half / 2.5)):
+            values = (value, value - reach, value + reach, days, days * size)
+            rows.append((model_id, 5, kind, group, metric, *values))
+    rows += [
+        ("adapted", 5, "all", "all", metric, *values, 1245, 126000)
+        for metric, values in {
+            "base_rate_up": (0.472, 0.45, 0.494),
+            "base_accuracy": (0.528, 0.506, 0.55),
+            "brier": (0.2481, 0.247, 0.2492),
+            "brier_skill": (0.0044, 0.0012, 0.0076),
+            "volatility_coverage_68": (0.712, 0.694, 0.730),
+            "volatility_coverage_95": (0.944, 0.935, 0.953),
+            "icir": (0.57, 0.45, 0.7),
+        }.items()
+    ]
+    return pl.DataFrame(rows, schema=SCORECARD_SCHEMA, orient="row")
+
+
+def reliability(rng: np.random.Generator) -> pl.DataFrame:
+    said = np.linspace(0.43, 0.55, 10)
+    rose = 0.472 + 0.7 * (said - said.mean()) + rng.normal(0, 0.006, 10)
+    rows = [
+        ("adapted", 5, number + 1, float(said[number]), float(rose[number]), float(rose[number]) - 0.024,
+         float(rose[number]) + 0.024, 12600)
+        for number in range(10)
+    ]  # fmt: skip
+    return pl.DataFrame(rows, schema=RELIABILITY_SCHEMA, orient="row")
+
+
+def selective() -> pl.DataFrame:
+    curves = {"relative": (0.5356, 0.543, 0.556, 0.565, 0.571), "absolute": (0.532, 0.535, 0.541, 0.544, 0.548)}
+    rows = [
+        ("adapted", 5, kind, kept, value, value - half, value + half, round(126000 * kept), 1245)
+        for kind, values in curves.items()
+        for kept, value, half in zip(
+            (1.0, 0.5, 0.2, 0.1, 0.05), values, (0.006, 0.008, 0.011, 0.014, 0.02), strict=True
+        )
+    ]
+    return pl.DataFrame(rows, schema=SELECTIVE_SCHEMA, orient="row")
+
+
+def symbols_shrunk(rng: np.random.Generator) -> pl.DataFrame:
+    raw = rng.normal(0.535, 0.03, NUM_SYMBOLS)
+    return pl.DataFrame(
+        {
+            "model_id": "adapted",
+            "horizon_sessions": 5,
+            "symbol": symbols(),
+            "num_rows": 1245,
+            "accuracy_relative": raw,
+            "se": 0.021,
+            "accuracy_shrunk": 0.535 + 0.2 * (raw - 0.535),
+            "shrunk_sd": 0.011,
+            "veto_z": 3.2,
+            "p_one_sided": 0.1,
+            "discovered": raw > 0.585,
+        }
+    )
+
+
+@pytest.fixture
+def proven(inputs: ReportInputs) -> ReportInputs:
+    """The same week with the whole proof of skill."""
+    rng = np.random.default_rng(11)
+    decision = inputs.decision.model_copy(
+        update={
+            "vetoed": ("BAG", "HAT"),
+            "told": (
+                "the new set's simulated account made +21.4 % a year, the old one's +19.8 %.",
+                "each model was judged on 1,245 sessions it had never seen.",
+                "mean accuracy 53.2 % (52.0 to 54.4 %), below the plan's 54 %; always saying down reaches 52.8 %.",
+            ),
+        }
+    )
+    return replace(
+        inputs,
+        decision=decision,
+        proof_lines=(
+            "up or down: right in 53.2 % of 126,000 calls, 51.1 % by the mix of calls alone, p = 0.003.",
+            "Against LightGBM the daily ranking is better: p = 0.011; against ridge: p < 0.001.",
+            "The best of all variants beats the best baseline after allowing for the search: p = 0.021.",
+            "1,245 sessions this noisy would have shown a rank IC of 0.015 four times in five, smaller ones not.",
+        ),
+        num_trials=40,
+        scorecard=scorecard(rng),
+        reliability=reliability(rng),
+        selective=selective(),
+        symbols_shrunk=symbols_shrunk(rng),
+        leak_checks=pl.DataFrame(
+            [
+                ("truncation", True, True, "features and forecasts are the same when later prices are cut off."),
+                ("future_poison", True, True, "wild prices after a session move nothing before it."),
+                (
+                    "shuffled_labels:ridge",
+                    True,
+                    True,
+                    "rank IC 0.002 (-0.011 to 0.015).",
+                ),
+                (
+                    "too_good_lightgbm:adapted",
+                    False,
+                    False,
+                    "0.020 above LightGBM on the same fold.",
+                ),
+                ("scaler_provenance", None, True, "no stored scaler: the models of this week were not trained here."),
+            ],
+            schema={"name": pl.String, "passed": pl.Boolean, "blocks": pl.Boolean, "words": pl.String},
+            orient="row",
+        ),
+        waterfall=pl.DataFrame(
+            [
+                ("ideal", "any share, any amount, at the price wanted, free of charge", 0.386, 0.0, 1.62),
+                ("lots", "whole lots only", 0.384, 0.002, 1.61),
+                ("fees", "fees of both sides", 0.302, 0.082, 1.29),
+                ("tax", "the tax on selling", 0.279, 0.023, 1.2),
+                ("limits", "no buying at the ceiling, no selling at the floor", 0.241, 0.038, 1.05),
+                ("delivery", "shares can be sold only after they are delivered", 0.247, -0.006, 1.07),
+                ("participation", "at most a tenth of the day's volume", 0.214, 0.033, 0.93),
+            ],
+            schema={
+                "step": pl.String,
+                "words": pl.String,
+                "annual_return_frac": pl.Float64,
+                "cost_frac": pl.Float64,
+                "sharpe_252": pl.Float64,
+            },
+            orient="row",
+        ),
+        sim_metrics=inputs.sim_metrics.with_columns(capacity_vnd=pl.Series([48.3e9, None, None, 2.9e8])),
     )

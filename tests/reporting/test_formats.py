@@ -44,3 +44,11 @@ def test_times_and_sizes() -> None:
 def test_dates_are_in_words_and_moments_in_vietnam() -> None:
     assert formats.day(date(2026, 11, 20)) == "Friday 20 November 2026"
     assert formats.moment(datetime(2026, 11, 22, 19, 30, tzinfo=UTC)) == "2026-11-23 02:30 ICT"
+
+
+@pytest.mark.parametrize(
+    ("amount", "expected"),
+    [(48.34e9, "48.3 bn VND"), (1e9, "1.0 bn VND"), (290e6, "290 m VND"), (0.0, "0 m VND"), (None, "–")],
+)
+def test_money_is_in_billions_or_millions(amount: float | None, expected: str) -> None:
+    assert formats.vnd(amount) == expected

@@ -28,6 +28,8 @@ def test_figures_of_three_days_by_hand() -> None:
     assert metrics.max_drawdown_frac == pytest.approx(0.1)
     assert metrics.turnover_per_year == pytest.approx(213.9 / 2 / 106.95 * 84)
     assert metrics.num_sessions == 3
+    assert metrics.capacity_vnd is None
+    assert account_metrics(np.array([100.0, 110.0]), capacity_vnd=5e9).capacity_vnd == 5e9
 
 
 def test_a_flat_account_has_no_sharpe_ratio_and_no_drawdown() -> None:

@@ -21,19 +21,18 @@ if TYPE_CHECKING:
 
 _FILES = "--source files --path prices.parquet --as-of 2024-12-31"
 _CYCLE = (
-    "The whole week: collect, check, features, train, evaluate, backtest, gate, deploy, predict, report. "
+    "The whole week: collect, check, features, train, evaluate, backtest, prove, gate, deploy, predict, report. "
     "Run it again after any interruption: it continues and repeats nothing finished. "
     "Exit code 4: the gate kept the old set."
 )
 _PARTS: Final = {
-    "check": ("Collect, then judge every row and symbol; the evidence is on a page in reports/.", _FILES),
     "features": ("Collect, check, then build the 50 features.", _FILES),
     "train": (
         "Everything up to the trained models in models/; finished units are reused.",
         f"{_FILES} --symbols FPT VCB HPG",
     ),
     "evaluate": ("Everything up to the walk-forward scores beside every baseline.", f"{_FILES} --folds 2022-2024"),
-    "backtest": ("Everything up to the simulated account under Vietnamese rules.", f"{_FILES} --folds 2022-2024"),
+    "backtest": ("Everything up to the simulated accounts under Vietnamese rules.", f"{_FILES} --folds 2022-2024"),
     "cycle": (
         _CYCLE,
         _FILES,
@@ -46,6 +45,12 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be asked
 AcceptDegraded = Annotated[
     bool, typer.Option("--accept-degraded", help="Take a feed that was rejected; only after reading the reasons.")
 ]
+Leaks = Annotated[
+    bool,
+    typer.Option(
+        "--leaks", help="Also prove that no forecast knows its future: cut, poison, shuffle, compare."
+    ),
+]
 _WIDE_TERMINAL = 140
 _DEMO_WORKDIR = Path("vnfleet-demo")
 
@@ -54,6 +59,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command("demo", epilog="Example:  vnfleet demo")(demo)
     app.command("collect", epilog="Example:  vnfleet collect --source cafef_bulk --dry-run")(collect)
+    app.command("check", epilog=f"Example:  vnfleet check {_FILES} --leaks")(check)
     for name, (text, example) in _PARTS.items():
         app.command(name, help=text, epilog=f"Example:  vnfleet {name} {example}")(_part(name))
 
@@ -117,6 +123,46 @@ def collect(
             once_locked=lambda: write_resolved(settings, workdir / "configs"),
         )
     return _shown(terminal, week)
+
+
+def check(
+    context: typer.Context,
+    source: o.SourceKind = None,
+    path: o.SourcePath = None,
+    listings: o.Listings = None,
+    as_of: o.AsOf = None,
+    folds: o.Folds = None,
+    symbols: o.Symbols = None,
+    models: o.Models = None,
+    leaks: Leaks = False,
+    config: o.Config = None,
+    workdir: o.Workdir = o.WORKDIR,
+    as_json: o.Json = False,
+) -> int:
+    """Collect, then judge every row and symbol; the evidence is on a page in reports/. Exit code 3: a leak."""
+    terminal = terminal_of(context, workdir, as_json=as_json)
+    given: dict[str, dict[str, object | None]] = {
+        "source": {"kind": source, "path": path, "listings": listings},
+        "folds": {"years": o.parsed_years(folds)},
+        "universe": {"models": models},
+    }
+    day, only = o.parsed_date(as_of), o.parsed_symbols(symbols)
+    from vnfleet.cycle.weekly import run_cycle  # noqa: PLC0415 - torch loads only when needed
+    from vnfleet.settings import write_resolved  # noqa: PLC0415
+
+    settings = _settings(workdir, config, given)
+    with watching(terminal) as observer:
+        week = run_cycle(
+            settings,
+            workdir=workdir,
+            as_of=day,
+            symbols=only,
+            last_step="check",
+            leaks=leaks,
+            observer=observer,
+            once_locked=lambda: write_resolved(settings, workdir / "configs"),
+        )
+    return _checked(terminal, week)
 
 
 def _settings(
@@ -193,8 +239,6 @@ def _part(last_step: str) -> Callable[..., int]:
                 observer=observer,
                 once_locked=lambda: write_resolved(settings, workdir / "configs"),
             )
-        if last_step == "check":
-            return _checked(terminal, week)
         return _shown(terminal, week)
 
     return run
@@ -214,8 +258,13 @@ def _checked(terminal: Terminal, week: Week) -> int:
     terminal.say(week.steps[-1].summary)
     terminal.say(f"The evidence: {week.check_page}")
     quality = {**check_document(week.quality), "page": str(week.check_page), "all_findings": str(week.all_findings)}
-    terminal.document({"ok": True, "exit_code": 0, **week.as_json(), "quality": quality})
-    return 0
+    leaks = week.leaks
+    for line in leaks.lines() if leaks is not None else ():
+        terminal.say(line)
+    code = ExitCode.BAD_DATA if leaks is not None and leaks.has_leak else ExitCode.OK
+    document = {"ok": code is ExitCode.OK, "exit_code": int(code), **week.as_json(), "quality": quality}
+    terminal.document(document if leaks is None else {**document, "leaks": leaks.model_dump(mode="json")})
+    return int(code)
 
 
 def _shown(terminal: Terminal, week: Week) -> int:

@@ -25,6 +25,8 @@ from vnfleet.training.recipe import ObjectiveConfig, TrainingConfig
 PRESETS = ("desktop", "plan")
 _SYMBOL = re.compile(r"[A-Z0-9]{2,10}")
 _URL = re.compile(r"https?://[^\s/:]+(:[0-9]{1,5})?(/\S*)?")
+_MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
+_ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def _refuse_odd_symbols(symbols: Iterable[str]) -> None:
@@ -217,6 +219,42 @@ class RemoteConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UserModelConfig:
+    """A model of your own as one more entrant of the race; it is judged beside the others and never deployed.
+
+    Attributes
+    ----------
+    name : what it is called; it appears as ``user_<name>`` everywhere.
+    predictions : a file of forecasts (parquet or CSV: symbol, session, score; what else it may hold is in
+        `vnfleet.cycle.user_model`). Whether they looked ahead cannot be seen in a file.
+    entry_point : instead of a file, a function that is called for every judged year: "my_package.model:forecast".
+    """
+
+    name: str = "model"
+    predictions: Path | None = None
+    entry_point: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse two models in one slot, and names that cannot be called."""
+        if not _MODEL_NAME.fullmatch(self.name):
+            raise ValueError(f"name must be of small letters, digits and _, found {self.name!r}")
+        if self.predictions is not None and self.entry_point:
+            raise ValueError("give predictions or an entry_point, not both")
+        if self.entry_point and not _ENTRY_POINT.fullmatch(self.entry_point):
+            raise ValueError(f'entry_point must look like "package.module:function", found {self.entry_point!r}')
+
+    @property
+    def is_given(self) -> bool:
+        """True when there is a model to race."""
+        return self.predictions is not None or bool(self.entry_point)
+
+    @property
+    def model_id(self) -> str:
+        """What the entrant and its forecasts are called; no other entrant's name begins like this."""
+        return f"user_{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CycleConfig:
     """Everything a week depends on besides its date: one field per table of ``vnfleet.toml``."""
 
@@ -235,6 +273,7 @@ class CycleConfig:
     refresh: RefreshLimits = field(default_factory=RefreshLimits)
     releases: ReleasesConfig = field(default_factory=ReleasesConfig)
     remote: RemoteConfig = field(default_factory=RemoteConfig)
+    user_model: UserModelConfig = field(default_factory=UserModelConfig)
 
     def __post_init__(self) -> None:
         """Refuse folds whose parts do not fit into each other."""

@@ -29,6 +29,7 @@ STEPS = (
     "train",
     "evaluate",
     "backtest",
+    "prove",
     "gate",
     "deploy",
     "predict",

@@ -1,6 +1,6 @@
 """The product on one screen: a week, from prices to a deployed set of models and its report.
 
-collect -> check -> features -> train -> evaluate -> backtest -> gate -> deploy -> predict -> report
+collect -> check -> features -> train -> evaluate -> backtest -> prove -> gate -> deploy -> predict -> report
 
 Every step is content-addressed (see `cycle.runner`): finished ones are reused, so running again is the recovery, and
 next week only what is new is computed. One process at a time works in a work directory.
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -23,21 +24,25 @@ from vnfleet.cycle.config import CycleConfig
 from vnfleet.cycle.context import Record, WeekContext
 from vnfleet.cycle.gathering import Gathering
 from vnfleet.cycle.inference import serving_path
+from vnfleet.cycle.leaks import prove_no_leaks
 from vnfleet.cycle.runner import STEPS, Observer, Runner, SilentObserver, StepOutcome, latest_cycle, read_steps
 from vnfleet.cycle.sources import sources_of
 from vnfleet.cycle.status import step_json
 from vnfleet.cycle.steps.champion import champion_of
 from vnfleet.cycle.steps.evidence import QUALITY_ROWS, check_page_path, read_report
 from vnfleet.cycle.steps.fitting import train
+from vnfleet.cycle.steps.gating import gate, read_decision, set_id_of
 from vnfleet.cycle.steps.judging import evaluate
 from vnfleet.cycle.steps.planning import check_settings
 from vnfleet.cycle.steps.prices import check, collect, features
-from vnfleet.cycle.steps.releasing import deploy, gate, predict, read_decision, read_predictions, set_id_of
+from vnfleet.cycle.steps.proving import prove
+from vnfleet.cycle.steps.releasing import deploy, predict, read_predictions
 from vnfleet.cycle.steps.telling import report, report_path
 from vnfleet.cycle.steps.trading import backtest
 from vnfleet.cycle.workdir import Folders, locked
 from vnfleet.data.court.quality import QualityReport
 from vnfleet.data.sources.base import FetchPlan
+from vnfleet.evaluation.leaks import LeakReport
 from vnfleet.market.calendar import standing
 from vnfleet.market.rules import KNOWN_FROM, KNOWN_TO
 from vnfleet.releases.deploy import current_release
@@ -66,6 +71,7 @@ class Week:
     quality: QualityReport | None = None
     check_page: Path | None = None
     all_findings: Path | None = None
+    leaks: LeakReport | None = None
 
     def as_json(self) -> dict[str, JsonValue]:
         """Return the week as plain JSON values."""
@@ -89,6 +95,7 @@ def run_cycle(
     last_step: str = "report",
     full: bool = False,
     accept_degraded: bool = False,
+    leaks: bool = False,
     observer: Observer | None = None,
     clock: Clock | None = None,
     once_locked: Callable[[], object] | None = None,
@@ -98,7 +105,8 @@ def run_cycle(
     `symbols` makes it a partial run: only their artifacts are written to ``models/``, every symbol still stands behind
     features and backbone, and the week ends before the gate. `full` asks for whole histories,
     `accept_degraded` takes a feed that looks worse than what is stored. With "collect" as the last step the vendors are
-    asked even if this day was collected before. `once_locked` is called when the work
+    asked even if this day was collected before. `leaks` has the leak prover look at what there is after the last step
+    (a whole week does it in its step "prove"). `once_locked` is called when the work
     directory is ours.
 
     Raises
@@ -135,7 +143,12 @@ def run_cycle(
         for step in the_week(runner, week):
             if step.name == last_step:
                 break
-        return _what_it_came_to(runner, week)
+        done = _what_it_came_to(runner, week)
+        if leaks:
+            week.observer.step_started("leaks")
+            told = partial(week.observer.progress, "leaks", 0, 1)
+            done = replace(done, leaks=prove_no_leaks(week, told=told))
+        return done
 
 
 def plans_of_collection(
@@ -178,7 +191,8 @@ def the_week(runner: Runner, week: WeekContext) -> Iterator[StepOutcome]:
     yield (backtested := backtest(runner, week, evaluated, champion))
     if week.is_partial:
         return
-    yield (gated := gate(runner, week, trained, evaluated, backtested, champion))
+    yield (proven := prove(runner, week, evaluated, backtested))
+    yield (gated := gate(runner, week, trained, evaluated, backtested, proven, champion))
     yield deploy(runner, week, trained, evaluated, gated, champion)
     yield predict(runner, week)
     yield report(runner, week, champion)

@@ -72,6 +72,11 @@ class Folders:
         return self.workdir / "checkpoints" / "forecasts"
 
     @property
+    def leaks(self) -> Path:
+        """What the leak prover found, by what it depends on."""
+        return self.workdir / "checkpoints" / "leaks"
+
+    @property
     def models(self) -> Path:
         """The latest trained set."""
         return self.workdir / "models"

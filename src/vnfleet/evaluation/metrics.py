@@ -30,8 +30,8 @@ MIN_SYMBOLS = 30
 MIN_SESSIONS_OF_SYMBOL = 30
 ALL_YEARS = "all"
 
-_MODEL = ("model_id", "horizon_sessions")
-_SESSION = (*_MODEL, "session")
+MODEL_KEY = ("model_id", "horizon_sessions")
+SESSION_KEY = (*MODEL_KEY, "session")
 
 SUMMARY_SCHEMA: dict[str, pl.DataType] = {
     "model_id": pl.String(),
@@ -76,7 +76,7 @@ def primary_rows(predictions: pl.DataFrame, universe_of_fold: Mapping[str, Seque
 
 def daily_rank_ic(predictions: pl.DataFrame, outcomes: pl.DataFrame, *, min_symbols: int = MIN_SYMBOLS) -> pl.DataFrame:
     """Return one row per model, horizon and session: rank_ic (null, never NaN) and num_symbols, sorted."""
-    return _daily_rank_ic(_scored(predictions, outcomes), min_symbols)
+    return rank_ic_within(scored_rows(predictions, outcomes), SESSION_KEY, min_symbols=min_symbols)
 
 
 def paired_daily(daily: pl.DataFrame, model_a: str, model_b: str, *, horizon_sessions: int) -> tuple[Floats, Floats]:
@@ -98,12 +98,12 @@ def summarise(
     of "always up" and "always down" would have reached on them: read `accuracy_absolute` against it, not against 50 %.
     `icir` is mean over standard deviation (ddof 1) of the daily rank IC, not annualised.
     """
-    scored = _scored(predictions, outcomes)
-    ranks = _daily_rank_ic(scored, min_symbols)
-    daily = _daily_calls(scored).join(ranks, on=list(_SESSION), how="left").sort(_SESSION)
+    scored = scored_rows(predictions, outcomes)
+    ranks = rank_ic_within(scored, SESSION_KEY, min_symbols=min_symbols)
+    daily = _daily_calls(scored).join(ranks, on=list(SESSION_KEY), how="left").sort(SESSION_KEY)
     rows = [
         {"model_id": model_id, "horizon_sessions": horizon, "year": year, **_row(part, seed)}
-        for (model_id, horizon), sessions in daily.group_by(_MODEL, maintain_order=True)
+        for (model_id, horizon), sessions in daily.group_by(MODEL_KEY, maintain_order=True)
         for year, part in _years_and_all(sessions)
     ]
     return pl.DataFrame(rows, schema=SUMMARY_SCHEMA)
@@ -117,7 +117,7 @@ def monthly_rank_ic(daily: pl.DataFrame, *, seed: int = 0) -> pl.DataFrame:
     """
     known = daily.filter(pl.col("rank_ic").is_not_null()).with_columns(month=pl.col("session").dt.truncate("1mo"))
     rows: list[dict[str, object]] = []
-    for (model_id, horizon, month), part in known.sort(_SESSION).group_by(*_MODEL, "month", maintain_order=True):
+    for (model_id, horizon, month), part in known.sort(SESSION_KEY).group_by(*MODEL_KEY, "month", maintain_order=True):
         values = part.get_column("rank_ic").to_numpy()
         low, high = _interval(values, None, seed, block_sessions=int(str(horizon)))
         rows.append(
@@ -145,8 +145,8 @@ def by_symbol(predictions: pl.DataFrame, outcomes: pl.DataFrame) -> pl.DataFrame
     both = pl.col("score").is_not_null() & relative.is_not_null()
     correlation = pl.corr(pl.col("score").filter(both).rank(), relative.filter(both).rank())
     return (
-        _scored(predictions, outcomes)
-        .group_by(*_MODEL, "symbol")
+        scored_rows(predictions, outcomes)
+        .group_by(*MODEL_KEY, "symbol")
         .agg(
             num_rows=pl.len(),
             accuracy_absolute=(pl.col("call_up") == pl.col("up")).mean(),
@@ -156,15 +156,19 @@ def by_symbol(predictions: pl.DataFrame, outcomes: pl.DataFrame) -> pl.DataFrame
             rmse=(pl.col("error") ** 2).mean().sqrt(),
             mae=pl.col("error").abs().mean(),
         )
-        .sort(*_MODEL, "symbol")
+        .sort(*MODEL_KEY, "symbol")
     )
 
 
-def _scored(predictions: pl.DataFrame, outcomes: pl.DataFrame) -> pl.DataFrame:
-    """Join both frames and add up, call_up, above, call_above (null: takes no part) and error."""
+def scored_rows(predictions: pl.DataFrame, outcomes: pl.DataFrame) -> pl.DataFrame:
+    """Return the forecasts with a known outcome, both frames' columns, and by the rules above what was right.
+
+    Adds up and call_up, above and call_above (booleans, null: the row takes no part) and error (expected minus actual
+    return, a fraction). The median behind `call_above` is of all forecasts given, so cut symbols or groups afterwards.
+    """
     checked, known = as_prediction_frame(predictions), as_outcome_frame(outcomes)
     relative = pl.col("return_frac") - pl.col("benchmark_return_frac")
-    centred = pl.col("score") - pl.col("score").median().over(_SESSION)
+    centred = pl.col("score") - pl.col("score").median().over(SESSION_KEY)
     return (
         checked.with_columns(
             call_up=pl.coalesce(
@@ -181,19 +185,20 @@ def _scored(predictions: pl.DataFrame, outcomes: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _daily_rank_ic(scored: pl.DataFrame, min_symbols: int) -> pl.DataFrame:
+def rank_ic_within(scored: pl.DataFrame, key: Sequence[str], *, min_symbols: int) -> pl.DataFrame:
+    """Return the key, rank_ic (null, never NaN) and num_symbols of each group of `scored_rows`, sorted by the key."""
     ranks = (
         scored.filter(pl.col("score").is_not_null())
-        .select(*_SESSION, "score", "return_frac")
-        .with_columns(pl.col("score", "return_frac").rank().over(_SESSION))
+        .select(*key, "score", "return_frac")
+        .with_columns(pl.col("score", "return_frac").rank().over(key))
     )
     enough = pl.col("num_symbols") >= min_symbols
     return (
-        ranks.group_by(_SESSION)
+        ranks.group_by(key)
         .agg(rank_ic=pl.corr("score", "return_frac"), num_symbols=pl.len().cast(pl.Int32))
         .with_columns(rank_ic=pl.when(enough).then(pl.col("rank_ic").fill_nan(None)))
-        .select(*_SESSION, "rank_ic", "num_symbols")
-        .sort(_SESSION)
+        .select(*key, "rank_ic", "num_symbols")
+        .sort(key)
     )
 
 
@@ -202,7 +207,7 @@ def _daily_calls(scored: pl.DataFrame) -> pl.DataFrame:
     absolute = pl.col("call_up").is_not_null()
     relative = pl.col("call_above").is_not_null() & pl.col("above").is_not_null()
     return (
-        scored.group_by(_SESSION)
+        scored.group_by(SESSION_KEY)
         .agg(
             num_rows=pl.len(),
             num_absolute=absolute.sum(),
@@ -214,7 +219,7 @@ def _daily_calls(scored: pl.DataFrame) -> pl.DataFrame:
             squared_error=(pl.col("error") ** 2).sum(),
             absolute_error=pl.col("error").abs().sum(),
         )
-        .sort(_SESSION)
+        .sort(SESSION_KEY)
     )
 
 

@@ -89,6 +89,14 @@ _LOTS: dict[Exchange, tuple[Rule[int], ...]] = {
     Exchange.HNX: (Rule(KNOWN_FROM, 100, "tpbs.com.vn, kbsec.com.vn"),),
     Exchange.UPCOM: (Rule(KNOWN_FROM, 100, "tpbs.com.vn, kbsec.com.vn"),),
 }
+_ODD_LOTS: dict[Exchange, tuple[Rule[bool], ...]] = {
+    Exchange.HOSE: (
+        Rule(KNOWN_FROM, False, "no odd-lot board: brokers bought odd shares at a price of their own"),
+        Rule(date(2022, 9, 12), True, "vietcap.com.vn, vnf.info.vn, hsc.com.vn"),
+    ),
+    Exchange.HNX: (Rule(KNOWN_FROM, True, "vietcap.com.vn, hsc.com.vn"),),
+    Exchange.UPCOM: (Rule(KNOWN_FROM, True, "vietcap.com.vn, hsc.com.vn"),),
+}
 _SETTLEMENT: tuple[Rule[Settlement], ...] = (
     Rule(KNOWN_FROM, Settlement(delay_sessions=3, sellable_at_open=True), "practice until August 2022 (T+3)"),
     Rule(
@@ -153,6 +161,11 @@ def price_limits_vnd(
 def lot_shares(exchange: Exchange, session: date) -> int:
     """Return the round lot in shares."""
     return _in_force(_LOTS[exchange], session)
+
+
+def odd_lots_trade(exchange: Exchange, session: date) -> bool:
+    """Return whether fewer shares than a round lot can be sold on the exchange (on a board of their own)."""
+    return _in_force(_ODD_LOTS[exchange], session)
 
 
 def settlement(session: date) -> Settlement:

@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from vnfleet.core.errors import BadDataError, UsageError
-from vnfleet.releases.plan_policy import plan_policy_report
+from vnfleet.releases.account_facts import AccountFacts, account_sentence, judge_account
+from vnfleet.releases.entrants import choose_strategy, rank_baselines, required
+from vnfleet.releases.plan_gate import decide_by_plan
+from vnfleet.releases.plan_null import null_pass_shares
+from vnfleet.releases.plan_policy import NullShares, plan_policy_report
 from vnfleet.releases.race import (
-    LABELS,
     GateLimits,
+    GatePolicy,
     Runner,
     common_sessions,
     judge_enough,
@@ -24,22 +27,28 @@ from vnfleet.releases.race import (
     judge_skill,
     judge_years,
     may_serve_alone,
-    runner_of,
+    shared_among,
 )
 from vnfleet.releases.refresh import RefreshFacts, RefreshLimits, decide_refresh, rank_agreement
 from vnfleet.releases.verdict import Check, GateDecision, Outcome, PlanCriterion, PlanPolicyReport
+from vnfleet.releases.vetoes import judge_vetoes, vetoed_symbols
 
 __all__ = [
+    "AccountFacts",
     "Champion",
     "Check",
     "GateDecision",
     "GateLimits",
+    "GatePolicy",
+    "NullShares",
     "PlanCriterion",
     "PlanPolicyReport",
     "RefreshFacts",
     "RefreshLimits",
+    "decide_by_plan",
     "decide_recipe",
     "decide_refresh",
+    "null_pass_shares",
     "plan_policy_report",
     "rank_agreement",
 ]
@@ -61,12 +70,23 @@ def decide_recipe(
     champion: Champion | None = None,
     plan: PlanPolicyReport | None = None,
     limits: GateLimits | None = None,
+    account: AccountFacts | None = None,
+    baseline_accounts: Mapping[str, AccountFacts] | None = None,
+    vetoes: Mapping[str, float] | None = None,
+    leaks: tuple[Check, ...] = (),
+    told: tuple[str, ...] = (),
 ) -> GateDecision:
     """Decide whether a new recipe (the first release when `champion` is None) goes live, and what serves.
 
-    The candidate is promoted when it has skill, no losing year, and a lead over both the champion and the best
-    baseline that luck rarely makes. Otherwise a baseline with skill serves if there is no champion, or if it beats the
-    champion in the same way; failing that, everything stays as it is.
+    The candidate is promoted when no leak was found, it has skill, no losing year, a lead over both the champion and
+    the best baseline that luck rarely makes, an account whose lead over equal weight is real and whose losses are
+    bearable, and not more than half of its models are vetoed. Otherwise a baseline with skill (and such an account)
+    serves if there is no champion, or if it beats the champion in the same way; failing that, everything stays as it
+    is. After a leak nothing changes at all: no figure can be trusted. Under the policy "plan" see `plan_gate`.
+
+    The best of several is lucky more often than a single one. So a candidate chosen from two strategies has half of the
+    significance for each of its tests, and each simple rule its share among all rules and strategies (Bonferroni).
+    Without this the gate promoted 10 % of equally skilled recipes (`benchmarks/gate_calibration_*.md`).
 
     Parameters
     ----------
@@ -83,6 +103,17 @@ def decide_recipe(
         The written plan's numbers to show beside the decision.
     limits
         How much proof is needed.
+    account
+        The simulated account of the candidate (of the better strategy where two race); None leaves its checks out.
+    baseline_accounts
+        Name -> simulated account of a baseline; one that is given is held to the same account checks.
+    vetoes
+        Symbol -> z of its own model's shrunk accuracy against a coin flip; asked of models per symbol only.
+    leaks
+        The leak prover's checks, names starting with "leak". A failed one (passed False) blocks; one that only warns
+        must come with passed None.
+    told
+        Further sentences for people: sessions no model saw, mean accuracies beside the plan's marks.
 
     Raises
     ------
@@ -90,85 +121,69 @@ def decide_recipe(
         Without a candidate, or when no baseline ranks: nothing is promoted unopposed.
     BadDataError
         When a candidate or the champion has no rank IC, or a session appears twice.
+    ValueError
+        When a leak check's name does not start with "leak".
     """
+    if any(not check.name.startswith("leak") for check in leaks):
+        raise ValueError('names of leak checks must start with "leak"')
     rule, shown = limits or GateLimits(), plan or plan_policy_report()
-    candidate, strategy_checks = _choose_strategy(daily_ic, candidates)
+    candidate, strategy_checks = choose_strategy(daily_ic, candidates)
     today = (
-        None if champion is None else replace(_required(daily_ic, champion.model_id, champion.serving), runs_today=True)
+        None if champion is None else replace(required(daily_ic, champion.model_id, champion.serving), runs_today=True)
     )
-    ranked, silent_checks = _rank_baselines(daily_ic, baselines, candidate)
+    ranked, silent_checks = rank_baselines(daily_ic, baselines, candidate)
     best = ranked[0]
     sessions = common_sessions(candidate, best, *([today] if today else []))
-    contest = _contest(candidate, best, today, rule)
-    winner = _winner(candidate, ranked, today, contest, rule)
+    own_vetoes = {} if candidate.name == "pooled" else dict(vetoes or {})
+    has_pooled = "pooled" in candidates
+    contest = (
+        *_contest(candidate, best, today, shared_among(rule, len(candidates))),
+        *(judge_account(candidate.label, account, rule) if account is not None else ()),
+        *([judge_vetoes(candidate, own_vetoes, rule, has_pooled=has_pooled)] if own_vetoes else ()),
+    )
+    simulated = baseline_accounts or {}
+    account_checks = {
+        runner.name: judge_account(runner.label, simulated[runner.name], rule, prefix=f"{runner.name}_")
+        for runner in ranked
+        if runner.name in simulated
+    }
+    rivals = shared_among(rule, len(ranked) + len(candidates))
+    leaking = tuple(check for check in leaks if check.passed is False)
+    winner = None if leaking else _winner(candidate, ranked, today, contest, account_checks, rivals)
     serving = winner.name if winner else (champion.serving if champion else "")
-    outcome: Outcome = "deploy" if winner else ("keep" if len(sessions) >= rule.min_sessions else "undecided")
-    return GateDecision(
+    decided = bool(leaking) or len(sessions) >= rule.min_sessions
+    outcome: Outcome = "deploy" if winner else ("keep" if decided else "undecided")
+    sentences = (account_sentence(candidate, account, today),) if account is not None else ()
+    decision = GateDecision(
         kind="first" if champion is None else "recipe",
         outcome=outcome,
         serving=serving,
         serves_baseline=serving in baselines,
-        sentence=_sentence(candidate, winner, today, contest, shown.num_models),
-        checks=(*strategy_checks, *contest, *silent_checks),
+        sentence=_sentence(candidate, winner, today, (*leaking, *contest), shown.num_models),
+        checks=(
+            *strategy_checks,
+            *contest,
+            *(check for checks in account_checks.values() for check in checks),
+            *silent_checks,
+            *leaks,
+        ),
         plan=shown,
         num_sessions=len(sessions),
         candidate_id=candidate.model_id,
         champion_id=champion.model_id if champion else None,
+        vetoed=vetoed_symbols(own_vetoes, rule) if winner is candidate else (),
+        told=(*sentences, *told),
     )
-
-
-def _required(daily_ic: pl.DataFrame, model_id: str, name: str) -> Runner:
-    runner = runner_of(daily_ic, model_id, name)
-    if runner is None:
-        raise BadDataError(
-            "a forecaster in the race has no daily rank IC",
-            where=f"{name} ({model_id})",
-            fix="evaluate it on the same walk-forward sessions first",
-        )
-    return runner
-
-
-def _choose_strategy(daily_ic: pl.DataFrame, candidates: Mapping[str, str]) -> tuple[Runner, tuple[Check, ...]]:
-    """Models per symbol are the candidate only where they rank no worse than the pooled one on the same sessions."""
-    if not candidates or set(candidates) - set(LABELS):
-        raise UsageError(
-            "the gate needs a candidate of a known strategy", expected=sorted(LABELS), found=list(candidates)
-        )
-    if len(set(candidates) - {"pooled"}) > 1:
-        raise UsageError(
-            "one strategy with models per symbol may race the pooled model, not several", found=sorted(candidates)
-        )
-    runners = {name: _required(daily_ic, model_id, name) for name, model_id in candidates.items()}
-    if len(runners) == 1:
-        return next(iter(runners.values())), ()
-    own, pooled = next(runner for name, runner in runners.items() if name != "pooled"), runners["pooled"]
-    sessions = common_sessions(own, pooled)
-    mine, theirs = own.mean_over(sessions), pooled.mean_over(sessions)
-    chosen = own if sessions and mine >= theirs else pooled
-    relation = "no worse than" if chosen is own else "worse than"
-    figures = f"{mine:.3f} against {theirs:.3f}"
-    words = f"{own.label} rank {relation} {pooled.label} ({figures}): the candidate is {chosen.label}"
-    return chosen, (Check(name="strategy", passed=None, value=mine - theirs, limit=0.0, words=words),)
-
-
-def _rank_baselines(
-    daily_ic: pl.DataFrame, baselines: Mapping[str, str], candidate: Runner
-) -> tuple[list[Runner], tuple[Check, ...]]:
-    """Return the ranking baselines, best mean on the candidate's sessions first, and a note on each silent one."""
-    runners = {name: runner_of(daily_ic, model_id, name) for name, model_id in baselines.items()}
-    ranked = [runner for runner in runners.values() if runner is not None]
-    if not ranked:
-        raise UsageError(
-            "no baseline ranks anything, and models are not promoted unopposed",
-            found=sorted(baselines),
-            fix="race at least the 1-day reversal",
-        )
-    silent = tuple(
-        Check(name=f"baseline_{name}", passed=None, words=f"{name} ranks nothing: reported, never serves")
-        for name, runner in runners.items()
-        if runner is None
+    if rule.policy == "fleet":
+        return decision
+    return decide_by_plan(
+        decision,
+        strategy=candidate.name,
+        has_pooled=has_pooled,
+        serving_today=champion.serving if champion else "",
+        baseline_serves_today=champion is not None and champion.serving in baselines,
+        account=account,
     )
-    return sorted(ranked, key=lambda one: -one.mean_over(common_sessions(one, candidate))), silent
 
 
 def _contest(candidate: Runner, best: Runner, today: Runner | None, limits: GateLimits) -> tuple[Check, ...]:
@@ -186,16 +201,25 @@ def _contest(candidate: Runner, best: Runner, today: Runner | None, limits: Gate
 
 
 def _winner(
-    candidate: Runner, ranked: list[Runner], today: Runner | None, contest: tuple[Check, ...], limits: GateLimits
+    candidate: Runner,
+    ranked: list[Runner],
+    today: Runner | None,
+    contest: tuple[Check, ...],
+    account_checks: Mapping[str, tuple[Check, ...]],
+    limits: GateLimits,
 ) -> Runner | None:
-    """Return what starts to serve, or None when nothing changes."""
+    """Return what starts to serve, or None when nothing changes; `limits` hold each simple rule's share of the luck."""
     if all(check.passed for check in contest):
         return candidate
-    fit = [runner for runner in ranked if may_serve_alone(runner, limits)]
-    if today is None:
-        return fit[0] if fit else None
+
+    def fit(runner: Runner) -> bool:
+        checks = account_checks.get(runner.name, ())
+        return all(check.passed for check in checks) and may_serve_alone(runner, limits)
+
     best = ranked[0]
-    if best not in fit or best.model_id == today.model_id:
+    if today is None:
+        return next((runner for runner in ranked if fit(runner)), None)
+    if best.model_id == today.model_id or not fit(best):
         return None
     lead = judge_lead("baseline_beats_champion", best, today, common_sessions(best, today), limits)
     return best if lead.passed else None
@@ -208,7 +232,7 @@ def _sentence(
     if winner is candidate:
         against = "every simple rule" if today is None else "every simple rule and what ran until today"
         return f"Deploy: {candidate.label} ranked stocks better than {against}, by more than luck explains."
-    reasons = "; ".join(_REASONS[check.name] for check in contest if check.passed is not True)
+    reasons = "; ".join(_REASONS.get(check.name, check.words) for check in contest if check.passed is not True)
     if winner is not None:
         return f"Deploy {winner.name}: it serves, and {models} run in shadow, because {reasons}."
     if today is None:
@@ -222,4 +246,7 @@ _REASONS = {
     "beats_best_baseline": "the new models are not proven better than the best simple rule",
     "beats_champion": "the new models are not proven better than what runs today",
     "no_losing_year": "the new models are not proven to rank the right way round in every year",
+    "account_lead": "their simulated account is not proven to lead equal weight once all variants tried are counted",
+    "bearable_losses": "their simulated account lost too much for its risk",
+    "vetoes": "too many of the new models rank worse than a coin flip",
 }

@@ -1,12 +1,14 @@
 """The written plan's gate, model by model, beside what models without any skill score on it.
 
-Null shares: `evaluation.md` section 7, zero-skill models on real HOSE prices, long or flat, costs in, one year: 35 %
-(36 of 102) pass accuracy, 26 % Sharpe, 5.5 % drawdown, 15 % accuracy and Sharpe, 1.9 % all three. Nobody measured the
-null of RMSE: forecasting 0 for every stock already passes wherever returns are small.
+Null shares are counted on shuffled forecasts by the same rule on the same prices where somebody did (`plan_null`).
+Otherwise they are quoted: `evaluation.md` section 7, zero-skill models on real HOSE prices, long or flat, costs in, one
+year: 35 % (36 of 102) pass accuracy, 26 % Sharpe, 5.5 % drawdown, 15 % accuracy and Sharpe, 1.9 % all three. RMSE is
+not in that list: forecasting 0 for every stock passes wherever returns are small.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import polars as pl
@@ -21,11 +23,11 @@ NUMBERS_SCHEMA: Final[dict[str, pl.DataType]] = {
     "max_drawdown_frac": pl.Float64(),
     "rmse": pl.Float64(),
 }
-ACCURACY_AND_SHARPE_NULL_FRAC: Final = 0.15
-THREE_NULL_FRAC: Final = 0.019
 TRULY_SKILLED_THREE_FRAC: Final = 0.079
 MEAN_ACCURACY_TARGETS: Final = (0.54, 0.55)
 NOTHING_MEASURED: Final = "the written plan's own limits: no models were measured against them"
+_SHOWN: Final = "the written plan's own limits (shown, not decisive; luck = models without any skill):"
+_DECIDING: Final = "the written plan's own limits (they decide under this policy; luck = models without any skill):"
 
 
 class _Limit(NamedTuple):
@@ -33,54 +35,104 @@ class _Limit(NamedTuple):
     column: str
     limit: float
     above: bool
-    null_pass_frac: float | None
     words: str
 
 
 _LIMITS: Final = (
-    _Limit("accuracy", "accuracy_frac", 0.52, True, 0.353, "accuracy above 52 %"),
-    _Limit("sharpe", "sharpe", 0.8, True, 0.26, "Sharpe above 0.8"),
-    _Limit("max_drawdown", "max_drawdown_frac", 0.10, False, 0.055, "drawdown under 10 %"),
-    _Limit("rmse", "rmse", 0.03, False, None, "RMSE under 0.03"),
+    _Limit("accuracy", "accuracy_frac", 0.52, True, "accuracy above 52 %"),
+    _Limit("sharpe", "sharpe", 0.8, True, "Sharpe above 0.8"),
+    _Limit("max_drawdown", "max_drawdown_frac", 0.10, False, "drawdown under 10 %"),
+    _Limit("rmse", "rmse", 0.03, False, "RMSE under 0.03"),
 )
-_ACCURACY, _SHARPE, _DRAWDOWN, _RMSE = _LIMITS
 
 
-def plan_policy_report(numbers: pl.DataFrame | None = None) -> PlanPolicyReport:
+class NullShares(NamedTuple):
+    """Shares of models without any skill that pass: each limit, and several together; None where nothing is known.
+
+    `num_models` counts the models they were counted on, None for figures quoted from elsewhere.
+    """
+
+    accuracy: float | None
+    sharpe: float | None
+    max_drawdown: float | None
+    rmse: float | None
+    accuracy_and_sharpe: float
+    three: float
+    every: float | None
+    num_models: int | None = None
+
+
+QUOTED: Final = NullShares(
+    accuracy=0.353, sharpe=0.26, max_drawdown=0.055, rmse=None, accuracy_and_sharpe=0.15, three=0.019, every=None
+)
+
+
+def plan_policy_report(numbers: pl.DataFrame | None = None, *, null: NullShares | None = None) -> PlanPolicyReport:
     """Judge every model by the plan's own limits.
 
     Parameters
     ----------
     numbers : one row per model with `NUMBERS_SCHEMA` (drawdown as a fraction of either sign; null where unknown).
         None gives an empty report, for sets that nobody simulated.
+    null : what models without skill score by the same rule (`plan_null.null_pass_shares`); None: figures quoted from
+        elsewhere.
 
     Raises
     ------
     BadDataError
         On missing columns or a symbol listed twice.
     """
-    table = _checked(numbers)
-    criteria = tuple(_criterion(table, limit) for limit in _LIMITS)
-    pair, three, every = (
-        _share(table, limits)
-        for limits in ((_ACCURACY, _SHARPE), (_ACCURACY, _SHARPE, _DRAWDOWN), (_ACCURACY, _SHARPE, _DRAWDOWN, _RMSE))
-    )
+    table, luck = _checked(numbers), null or QUOTED
+    criteria = tuple(_criterion(table, limit, getattr(luck, limit.name)) for limit in _LIMITS)
+    pair, three, every = together = _together(table)
     known = table.get_column("accuracy_frac").drop_nulls().to_list()
     mean_accuracy = sum(known) / len(known) if known else None
     reached = [None if mean_accuracy is None else mean_accuracy >= target for target in MEAN_ACCURACY_TARGETS]
+    passing = table.filter([_passes(limit) for limit in _LIMITS]).get_column("symbol").sort().to_list()
     return PlanPolicyReport(
         num_models=table.height,
         criteria=criteria,
         accuracy_and_sharpe_frac=pair,
-        accuracy_and_sharpe_null_frac=ACCURACY_AND_SHARPE_NULL_FRAC,
+        accuracy_and_sharpe_null_frac=luck.accuracy_and_sharpe,
         three_frac=three,
-        three_null_frac=THREE_NULL_FRAC,
+        three_null_frac=luck.three,
         all_frac=every,
         mean_accuracy_frac=mean_accuracy,
         reaches_mean_54=reached[0],
         reaches_mean_55=reached[1],
-        words=_words(criteria, (pair, three, every), mean_accuracy) if table.height else NOTHING_MEASURED,
+        words=_words(criteria, together, luck, mean_accuracy) if table.height else NOTHING_MEASURED,
+        all_null_frac=luck.every,
+        num_null_models=luck.num_models,
+        passing=tuple(passing),
+        failing=tuple(sorted(set(table.get_column("symbol").to_list()) - set(passing))),
     )
+
+
+def pass_shares(numbers: pl.DataFrame) -> NullShares:
+    """Return the shares of the models in `numbers` (`NUMBERS_SCHEMA`) that pass: null shares when none has skill.
+
+    Raises `BadDataError` on missing columns, a symbol listed twice, or no model with accuracy, Sharpe and drawdown.
+    """
+    table = _checked(numbers)
+    alone = {limit.name: _share(table, [limit]) for limit in _LIMITS}
+    pair, three, every = _together(table)
+    if pair is None or three is None:
+        raise BadDataError("no model has an accuracy, a Sharpe ratio and a drawdown: nothing to count shares on")
+    return NullShares(
+        accuracy=alone["accuracy"],
+        sharpe=alone["sharpe"],
+        max_drawdown=alone["max_drawdown"],
+        rmse=alone["rmse"],
+        accuracy_and_sharpe=pair,
+        three=three,
+        every=every,
+        num_models=table.height,
+    )
+
+
+def as_deciding(report: PlanPolicyReport) -> PlanPolicyReport:
+    """Return the report with words that say that its limits decide."""
+    return report.model_copy(update={"words": report.words.replace(_SHOWN, _DECIDING)})
 
 
 def _checked(numbers: pl.DataFrame | None) -> pl.DataFrame:
@@ -101,40 +153,55 @@ def _passes(limit: _Limit) -> pl.Expr:
     return column > limit.limit if limit.above else column < limit.limit
 
 
-def _criterion(table: pl.DataFrame, limit: _Limit) -> PlanCriterion:
+def _criterion(table: pl.DataFrame, limit: _Limit, null_pass_frac: float | None) -> PlanCriterion:
     known = table.get_column(limit.column).count()
     passing = table.filter(_passes(limit)).height
-    null = "nobody measured what luck passes" if limit.null_pass_frac is None else f"luck: {limit.null_pass_frac:.1%}"
+    null = "nobody measured what luck passes" if null_pass_frac is None else f"luck: {null_pass_frac:.1%}"
     return PlanCriterion(
         name=limit.name,
         limit=limit.limit,
         num_models=known,
         num_passing=passing,
         pass_frac=passing / known if known else None,
-        null_pass_frac=limit.null_pass_frac,
+        null_pass_frac=null_pass_frac,
         words=f"{limit.words}: {passing} of {known} models ({null})" if known else f"{limit.words}: not measured",
     )
 
 
-def _share(table: pl.DataFrame, limits: tuple[_Limit, ...]) -> float | None:
+def _share(table: pl.DataFrame, limits: Sequence[_Limit]) -> float | None:
     """Return the share of models passing all `limits`, among those with all of these numbers."""
     known = table.drop_nulls([limit.column for limit in limits])
     return known.filter([_passes(limit) for limit in limits]).height / known.height if known.height else None
 
 
-def _words(criteria: tuple[PlanCriterion, ...], shares: tuple[float | None, ...], mean_accuracy: float | None) -> str:
+def _together(table: pl.DataFrame) -> tuple[float | None, float | None, float | None]:
+    """Return the shares passing accuracy and Sharpe, those and drawdown, and all four limits."""
+    first, second, third = _LIMITS[:2], _LIMITS[:3], _LIMITS
+    return _share(table, first), _share(table, second), _share(table, third)
+
+
+def _words(
+    criteria: tuple[PlanCriterion, ...],
+    shares: tuple[float | None, float | None, float | None],
+    luck: NullShares,
+    mean_accuracy: float | None,
+) -> str:
     pair, three, every = shares
-    lines = ["the written plan's own limits (shown, not decisive; luck = models without any skill):"]
+    lines = [_SHOWN]
     lines += [f"- {criterion.words}" for criterion in criteria]
     if pair is not None:
-        lines.append(f"- accuracy and Sharpe together: {pair:.0%} (luck: {ACCURACY_AND_SHARPE_NULL_FRAC:.0%})")
+        lines.append(f"- accuracy and Sharpe together: {pair:.0%} (luck: {luck.accuracy_and_sharpe:.0%})")
     if three is not None:
         lines.append(
             f"- accuracy, Sharpe and drawdown together: {three:.1%} "
-            f"(luck: {THREE_NULL_FRAC:.1%}; truly skilled models: only {TRULY_SKILLED_THREE_FRAC:.1%})"
+            f"(luck: {luck.three:.1%}; truly skilled models: only {TRULY_SKILLED_THREE_FRAC:.1%})"
         )
     if every is not None:
-        lines.append(f"- all four limits: {every:.1%}")
+        lines.append(f"- all four limits: {every:.1%}" + ("" if luck.every is None else f" (luck: {luck.every:.1%})"))
+    if luck.num_models is not None:
+        lines.append(
+            f"- luck was counted on {luck.num_models:,} models whose forecasts were shuffled, same rule and days"
+        )
     if mean_accuracy is not None:
         reached = [
             f"{target:.0%} {'reached' if mean_accuracy >= target else 'missed'}" for target in MEAN_ACCURACY_TARGETS

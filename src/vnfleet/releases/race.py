@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
-from typing import Final
+from typing import Final, Literal
 
 import polars as pl
 
@@ -19,6 +19,7 @@ LABELS: Final = {
     "pooled": "the shared pooled model",
 }
 ALWAYS_FROM: Final = 0.95
+GatePolicy = Literal["fleet", "plan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,20 +29,44 @@ class GateLimits:
     Parameters
     ----------
     block_sessions : block length of the bootstrap; 5-session labels overlap, so neighbours are resampled together.
-    significance : a lead counts when luck alone makes one as large less often than this.
+    significance : a lead counts when luck alone makes one as large less often than this; shared where several race
+        (`shared_among`). 0.03, because few blocks of persistent results make the test too sure of itself: with 0.05
+        stated, the rank checks promoted 6 to 9 % of 180 synthetic factories by luck (`gate_calibration_*.md`).
     min_sessions : fewer common sessions leave the contest undecided (a year of trading).
     min_year_sessions : a calendar year with fewer sessions cannot block a release.
     min_proof_sessions : fewer sessions of its own prove nothing about any forecaster.
     num_resamples, seed : of the bootstrap.
+    policy : "fleet" (the checks of `gate`) or "plan" (the written plan's thresholds, model by model: `plan_gate`).
+    min_deflated_sharpe : how probable it must be that the account's lead over equal weight is real, after allowing for
+        every variant ever tried.
+    target_volatility_frac, max_drawdown_frac : scaled to this volatility a year, the account may not have lost more
+        than this from a peak. A brake on broken accounts, not a proof of skill: see `account_facts`.
+    veto_z : models whose accuracy, shrunk to the pool's, lies this many standard errors from a coin flip (or further
+        below) do not serve; the pooled model serves their symbols.
+    prior_trials : variants tried before the recorded ones. `benchmarks/trials.md` lists some 30 by the developers (4
+        settings, 6 pairs of penalties, 16 epoch rules, a floor of LightGBM, rebuilt data, first looks at features);
+        rounded up to 40 for what nobody wrote down.
+    trial_likeness : how alike the variants are (correlation of their results): the best of many twins is less of a
+        lucky draw than the best of many strangers. Over five years the 95 % interval of a rank IC reaches 0.020 to
+        either side (`weekly_cycle_2core_202611.md`), that of the difference of two variants 0.0055 (`trials.md`), so
+        they are correlated by 1 - (0.0055 / 0.020)^2 / 2 = 0.96; 0.8 is cautious, as accounts hold the top of the
+        ranking only. Used only where nobody measured the spread of the trials' Sharpe ratios.
     """
 
     block_sessions: int = 15
-    significance: float = 0.05
+    significance: float = 0.03
     min_sessions: int = 250
     min_year_sessions: int = 60
     min_proof_sessions: int = 60
     num_resamples: int = 2000
     seed: int = 0
+    policy: GatePolicy = "fleet"
+    min_deflated_sharpe: float = 0.95
+    target_volatility_frac: float = 0.10
+    max_drawdown_frac: float = 0.45
+    veto_z: float = -2.0
+    prior_trials: int = 40
+    trial_likeness: float = 0.8
 
     def __post_init__(self) -> None:
         if not 0 < self.significance < 1:
@@ -50,6 +75,13 @@ class GateLimits:
             raise ValueError("block_sessions, min_year_sessions and num_resamples must be at least 1")
         if min(self.min_sessions, self.min_proof_sessions) < 2 * self.block_sessions:
             raise ValueError("min_sessions and min_proof_sessions must be at least two blocks: the test needs them")
+        if self.policy not in ("fleet", "plan"):
+            raise ValueError(f'policy must be "fleet" or "plan", found {self.policy!r}')
+        for name in ("min_deflated_sharpe", "target_volatility_frac", "max_drawdown_frac"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie between 0 and 1, found {getattr(self, name)}")
+        if self.veto_z >= 0 or self.prior_trials < 0 or not 0 <= self.trial_likeness < 1:
+            raise ValueError("veto_z must be below 0, prior_trials not negative, trial_likeness at least 0 and under 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +198,16 @@ def judge_years(runner: Runner, limits: GateLimits) -> Check:
 
 def may_serve_alone(runner: Runner, limits: GateLimits) -> bool:
     """Return True when a baseline has proven skill of its own and no losing year: what may serve without the models."""
-    return judge_skill(runner, limits).passed is True and judge_years(runner, limits).passed is True
+    return judge_years(runner, limits).passed is True and judge_skill(runner, limits).passed is True
+
+
+def shared_among(limits: GateLimits, num_rivals: int) -> GateLimits:
+    """Return the limits for the best of `num_rivals`: each may be lucky, so each gets its share of the significance.
+
+    Bonferroni's correction; without it the best of six independent rules without skill would seem to have some in one
+    race in four (1 - 0.95^6).
+    """
+    return replace(limits, significance=limits.significance / max(num_rivals, 1))
 
 
 def _paired(a: list[float], b: list[float], limits: GateLimits) -> PairedDifference:

@@ -95,14 +95,17 @@ def decide_refresh(
     ledger_veto: Callable[[], str | None] | None = None,
     plan: PlanPolicyReport | None = None,
     limits: RefreshLimits | None = None,
+    leaks: tuple[Check, ...] = (),
+    told: tuple[str, ...] = (),
 ) -> GateDecision:
     """Decide whether the same recipe on newer data replaces the current set: yes, unless a safety check fails.
 
     `ledger_veto` returns the reason why live results forbid a change, or None; without a ledger it is not asked and
-    not listed. A check that cannot be judged (no current set, no history) does not stop a refresh.
+    not listed. A check that cannot be judged (no current set, no history) does not stop a refresh. `leaks` are the leak
+    prover's blocking checks: a failed one keeps the current set. `told` are sentences for people.
     """
     rule, shown = limits or RefreshLimits(), plan or plan_policy_report()
-    checks = [_artifacts(facts), _coverage(facts), _agreement(facts, rule), _validation(facts, rule)]
+    checks = [_artifacts(facts), _coverage(facts), _agreement(facts, rule), _validation(facts, rule), *leaks]
     if ledger_veto is not None:
         checks.append(_ledger(ledger_veto()))
     failed = [check for check in checks if check.passed is False]
@@ -121,6 +124,7 @@ def decide_refresh(
         num_sessions=facts.agreement_sessions,
         candidate_id=facts.candidate_id,
         champion_id=facts.champion_id,
+        told=told,
     )
 
 

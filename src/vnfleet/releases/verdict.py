@@ -47,10 +47,12 @@ class PlanCriterion(BaseModel):
 
 
 class PlanPolicyReport(BaseModel):
-    """The written plan's own gate, shown beside the decision and never deciding it.
+    """The written plan's own gate: shown beside the decision, deciding it only under the policy "plan".
 
     `criteria` holds accuracy, sharpe, max_drawdown and rmse. `three_frac` is the share of models passing accuracy,
-    Sharpe and drawdown together, `all_frac` those plus RMSE; the null shares are those of models without any skill.
+    Sharpe and drawdown together, `all_frac` those plus RMSE; the null shares are those of models without any skill:
+    counted on `num_null_models` shuffled ones by the same rule on the same prices, or quoted where that is None.
+    `passing` and `failing` name the models that pass all four limits and the others (an unknown number is no pass).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,13 +68,18 @@ class PlanPolicyReport(BaseModel):
     reaches_mean_54: bool | None
     reaches_mean_55: bool | None
     words: str
+    all_null_frac: FiniteFloat | None = None
+    num_null_models: int | None = None
+    passing: tuple[str, ...] = ()
+    failing: tuple[str, ...] = ()
 
 
 class GateDecision(BaseModel):
     """Whether a trained set goes live, what serves if it does, and why.
 
     `serving` is what serves after this decision: "adapted", "pooled", the name of a baseline, or "" where nothing
-    does. `sentence` is the verdict for a person. "undecided" changes nothing, exactly as "keep".
+    does. `sentence` is the verdict for a person. "undecided" changes nothing, exactly as "keep". `vetoed` are symbols
+    of a set that goes live which the pooled model serves instead of their own. `told` are further sentences for people.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,10 +91,12 @@ class GateDecision(BaseModel):
     sentence: str
     checks: tuple[Check, ...]
     plan: PlanPolicyReport
-    gate_policy: Literal["fleet"] = "fleet"
+    gate_policy: Literal["fleet", "plan"] = "fleet"
     num_sessions: int = 0
     candidate_id: str | None = None
     champion_id: str | None = None
+    vetoed: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
 
     @property
     def deploys(self) -> bool:
@@ -98,7 +107,9 @@ class GateDecision(BaseModel):
         """Return the whole decision in words, verdict first, for terminals, mails and reports."""
         marks = {True: "yes", False: "NO", None: "-"}
         checks = (f"  [{marks[check.passed]}] {check.words}" for check in self.checks)
-        return (self.sentence, *checks, *(f"  {text}" for text in self.plan.words.splitlines()))
+        served = f"served by the pooled model instead of their own: {', '.join(self.vetoed)}"
+        told = (*([served] if self.vetoed else []), *self.told)
+        return (self.sentence, *checks, *(f"  {text}" for text in (*told, *self.plan.words.splitlines())))
 
     def as_json(self) -> dict[str, JsonValue]:
         """Return the decision as plain JSON values, ready for a manifest."""

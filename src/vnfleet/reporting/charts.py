@@ -109,7 +109,8 @@ def date_ticks(first: date, last: date) -> tuple[tuple[date, str], ...]:
     return tuple(ticks)
 
 
-def _svg(frame: Frame, title: str, parts: Sequence[str], css_class: str) -> Markup:
+def svg_of(frame: Frame, title: str, parts: Sequence[str], css_class: str) -> Markup:
+    """Return `parts` (every text in them escaped) as one picture that says `title` to those who cannot see it."""
     head = (
         f'<svg class="chart {css_class}" viewBox="0 0 {frame.width} {frame.height}" role="img" '
         f'aria-label="{escape(title)}">'
@@ -117,7 +118,8 @@ def _svg(frame: Frame, title: str, parts: Sequence[str], css_class: str) -> Mark
     return Markup(head + "".join(parts) + "</svg>")  # noqa: S704  # every text inside went through escape()
 
 
-def _y_axis(frame: Frame, ticks: Sequence[float], scale: Scale, text: Callable[[float], str]) -> list[str]:
+def y_axis(frame: Frame, ticks: Sequence[float], scale: Scale, text: Callable[[float], str]) -> list[str]:
+    """Return grid lines across the plot with their values at its left."""
     parts = []
     for tick in ticks:
         y = scale(tick)
@@ -127,7 +129,8 @@ def _y_axis(frame: Frame, ticks: Sequence[float], scale: Scale, text: Callable[[
     return parts
 
 
-def _x_label(frame: Frame, x: float, text: str) -> str:
+def x_label(frame: Frame, x: float, text: str) -> str:
+    """Return a tick below the plot with `text` under it."""
     tick = f'<path class="axis" d="M{x:.1f} {frame.y_end}v4"/>'
     return f'{tick}<text class="tick" x="{x:.1f}" y="{frame.y_end + 18}" text-anchor="middle">{escape(text)}</text>'
 
@@ -149,14 +152,14 @@ def interval_chart(
     y = Scale(ticks[0], ticks[-1], frame.y_end, frame.top)
     step = (frame.x_end - frame.left) / len(points)
     centres = [frame.left + (index + 0.5) * step for index in range(len(points))]
-    parts = _y_axis(frame, ticks, y, text)
+    parts = y_axis(frame, ticks, y, text)
     every = max(1, math.ceil(len(points) / (_MAX_MONTH_LABELS if frame.width > NARROW.width else 5)))
     yearly = len(points) > _MAX_MONTH_LABELS and any(point.label.endswith("-01") for point in points)
     for index, (centre, point) in enumerate(zip(centres, points, strict=True)):
         if yearly and point.label.endswith("-01"):
-            parts.append(_x_label(frame, centre, point.label[:4]))
+            parts.append(x_label(frame, centre, point.label[:4]))
         elif not yearly and index % every == 0:
-            parts.append(_x_label(frame, centre, point.label))
+            parts.append(x_label(frame, centre, point.label))
     radius = max(2.0, min(4.5, step * 0.32))
     for centre, point in zip(centres, points, strict=True):
         side = "up" if point.value >= 0 else "down"
@@ -176,7 +179,7 @@ def interval_chart(
             x_last, mean_last = means[-1]
             words = f"{trailing}-month mean"
             parts.append(f'<text class="end" x="{x_last + step / 2 + 6:.1f}" y="{y(mean_last) + 4:.1f}">{words}</text>')
-    return _svg(frame, title, parts, css_class)
+    return svg_of(frame, title, parts, css_class)
 
 
 def _spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -210,10 +213,10 @@ def time_chart(
     ticks = nice_ticks(min(values), max(values), 6 if frame.width > NARROW.width else 4)
     y = Scale(ticks[0], ticks[-1], frame.y_end, frame.top)
     x = Scale(first.toordinal(), max(last.toordinal(), first.toordinal() + 1), frame.left, frame.x_end)
-    parts = _y_axis(frame, ticks, y, text)
+    parts = y_axis(frame, ticks, y, text)
     labels = date_ticks(first, last)
     every = max(1, math.ceil(len(labels) / (_MAX_MONTH_LABELS if frame.width > NARROW.width else 5)))
-    parts += [_x_label(frame, x(day.toordinal()), words) for day, words in labels[::every]]
+    parts += [x_label(frame, x(day.toordinal()), words) for day, words in labels[::every]]
     names_y = _spread([y(line.values[-1]) for line in drawn], _LABEL_GAP, frame.top, frame.y_end)
     for index, line in reversed(list(enumerate(drawn))):
         path = "L".join(f"{x(d.toordinal()):.0f} {y(v):.1f}" for d, v in zip(line.days, line.values, strict=True))
@@ -224,7 +227,7 @@ def time_chart(
         if frame.right > NARROW.right:
             spot = f'x="{frame.x_end + 8}" y="{names_y[index] + 4:.1f}"'
             parts.append(f'<text class="end s{index}" {spot}>{escape(line.name)}</text>')
-    return _svg(frame, title, parts + _month_hits(drawn, x, frame, text), css_class)
+    return svg_of(frame, title, parts + _month_hits(drawn, x, frame, text), css_class)
 
 
 def _month_hits(series: Sequence[Series], x: Scale, frame: Frame, text: Callable[[float], str]) -> list[str]:
@@ -272,4 +275,4 @@ def strip(
         parts.append(f'<path class="span" d="M{x(low):.1f} {middle}H{x(high):.1f}"/>')
     parts.append(f'<circle class="dot" cx="{x(point.value):.1f}" cy="{middle}" r="5"/>')
     span = f", {text(point.low)} to {text(point.high)}" if point.low is not None and point.high is not None else ""
-    return _svg(Frame(width=width, height=height), f"{point.label}: {text(point.value)}{span}", parts, "strip")
+    return svg_of(Frame(width=width, height=height), f"{point.label}: {text(point.value)}{span}", parts, "strip")

@@ -13,6 +13,7 @@ _MINUS = "−"
 _THIN = "\N{NARROW NO-BREAK SPACE}"
 _MINUTE, _HOUR = 60, 3600
 _GIB = 1024
+_MILLION, _BILLION = 1e6, 1e9
 
 
 def number(value: float | None, digits: int = 2, *, signed: bool = False) -> str:
@@ -43,6 +44,15 @@ def number_range(low: float | None, high: float | None, digits: int = 3) -> str:
     if low is None or high is None:
         return UNKNOWN
     return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def vnd(value: float | None) -> str:
+    """Return an amount of money as ``12.4 bn VND`` or ``850 m VND``."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    if abs(value) >= _BILLION:
+        return f"{number(value / _BILLION, 1)} bn VND"
+    return f"{number(value / _MILLION, 0)} m VND"
 
 
 def duration(seconds: float | None) -> str:

@@ -6,13 +6,17 @@ Every frame names its columns below; `ReportInputs` refuses a frame that lacks o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from vnfleet.evaluation.metrics import SUMMARY_SCHEMA
+from vnfleet.evaluation.reliability import RELIABILITY_SCHEMA, SELECTIVE_SCHEMA
+from vnfleet.evaluation.scorecard import SCORECARD_SCHEMA
+from vnfleet.evaluation.symbols import SYMBOLS_SCHEMA
 
 if TYPE_CHECKING:
     from vnfleet.releases.gate import GateDecision
@@ -26,6 +30,23 @@ REFUSED_COLUMNS = ("reason", "count")
 QUALITY_ROWS_COLUMNS = ("check", "severity", "verdict", "count", "example")
 QUALITY_SYMBOLS_COLUMNS = ("symbol", "verdict", "reasons")
 STEPS_COLUMNS = ("step", "seconds", "peak_memory_mib", "reused")
+LEAK_CHECKS_SCHEMA: Mapping[str, pl.DataType] = {
+    "name": pl.String(),
+    "passed": pl.Boolean(),
+    "blocks": pl.Boolean(),
+    "words": pl.String(),
+}
+WATERFALL_SCHEMA: Mapping[str, pl.DataType] = {
+    "step": pl.String(),
+    "words": pl.String(),
+    "annual_return_frac": pl.Float64(),
+    "sharpe_252": pl.Float64(),
+}
+
+
+def _no_rows(schema: Mapping[str, pl.DataType]) -> Callable[[], pl.DataFrame]:
+    """Return what makes a frame without rows: the part of the page made from it is then left out."""
+    return lambda: pl.DataFrame(schema=dict(schema))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +70,23 @@ class ReportInputs:
         score.
     equity : series, session, equity_vnd; the first session of a series is its start.
     sim_metrics : series, total_return_frac, annual_return_frac, annual_volatility_frac, sharpe_252,
-        max_drawdown_frac, turnover_per_year.
+        max_drawdown_frac, turnover_per_year and, as far as known, capacity_vnd.
     refused_orders : reason, count.
     quality_rows : check, severity, verdict, count, example.
     quality_symbols : symbol, verdict, reasons.
     steps : step, seconds, peak_memory_mib, reused; in the order they ran.
     warnings : what the reader must keep in mind (survivorship and the like), one sentence each.
     model_names : (model_id, name for people) pairs; a model without one is shown by its id.
+    proof_lines : what the tests of skill said and the smallest edge these data could have shown, one sentence each.
+    num_trials : how many variants were tried on these data; None where nobody counted.
+    scorecard : `evaluation.scorecard.scorecard`, group_kind "all", "year", "sector" and "liquidity" together.
+    reliability, selective : the frames of `evaluation.reliability`, as they are.
+    symbols_shrunk : `evaluation.symbols.shrunk_symbols`, as it is.
+    leak_checks : name, passed (null: not judged), blocks, words; in the order they ran.
+    waterfall : step, words, annual_return_frac, sharpe_252; the ideal account first, then one market rule more in
+        each row, the real account last.
+
+    The last eight may be missing: the page then leaves out what it would have made of them.
 
     Raises
     ------
@@ -84,6 +115,14 @@ class ReportInputs:
     warnings: tuple[str, ...] = ()
     horizon_sessions: int = 5
     model_names: tuple[tuple[str, str], ...] = ()
+    proof_lines: tuple[str, ...] = ()
+    num_trials: int | None = None
+    scorecard: pl.DataFrame = field(default_factory=_no_rows(SCORECARD_SCHEMA))
+    reliability: pl.DataFrame = field(default_factory=_no_rows(RELIABILITY_SCHEMA))
+    selective: pl.DataFrame = field(default_factory=_no_rows(SELECTIVE_SCHEMA))
+    symbols_shrunk: pl.DataFrame = field(default_factory=_no_rows(SYMBOLS_SCHEMA))
+    leak_checks: pl.DataFrame = field(default_factory=_no_rows(LEAK_CHECKS_SCHEMA))
+    waterfall: pl.DataFrame = field(default_factory=_no_rows(WATERFALL_SCHEMA))
 
     def __post_init__(self) -> None:
         """Refuse frames without the columns the report cannot do without."""
@@ -99,6 +138,12 @@ class ReportInputs:
             ("quality_rows", self.quality_rows, QUALITY_ROWS_COLUMNS),
             ("quality_symbols", self.quality_symbols, QUALITY_SYMBOLS_COLUMNS),
             ("steps", self.steps, STEPS_COLUMNS),
+            ("scorecard", self.scorecard, tuple(SCORECARD_SCHEMA)),
+            ("reliability", self.reliability, tuple(RELIABILITY_SCHEMA)),
+            ("selective", self.selective, tuple(SELECTIVE_SCHEMA)),
+            ("symbols_shrunk", self.symbols_shrunk, tuple(SYMBOLS_SCHEMA)),
+            ("leak_checks", self.leak_checks, tuple(LEAK_CHECKS_SCHEMA)),
+            ("waterfall", self.waterfall, tuple(WATERFALL_SCHEMA)),
         )
         for name, frame, columns in required:
             missing = [column for column in columns if column not in frame.columns]

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vnfleet import __version__
 from vnfleet.core.atomic import write_text
-from vnfleet.reporting import accounts, formats, tables, views
+from vnfleet.reporting import accounts, formats, proof_tables, proof_views, tables, views
 from vnfleet.reporting.inputs import ReportInputs
 
 __all__ = ["ReportInputs", "render_report", "write_report"]
@@ -35,6 +35,7 @@ def render_report(inputs: ReportInputs) -> str:
     figures = accounts.sim_metrics(inputs)
     refused = inputs.refused_orders.filter(pl.col("count") > 0).sort("count", descending=True)
     quarantined = inputs.quality_symbols.filter(pl.col("verdict") != "accept")
+    symbols, alone = proof_views.symbol_table(inputs)
     page = _environment().get_template("report.html.j2")
     return page.render(
         inputs=inputs,
@@ -50,6 +51,11 @@ def render_report(inputs: ReportInputs) -> str:
         growth=growth,
         falls=falls,
         series_names=accounts.series_names(inputs),
+        skill=proof_views.skill(inputs),
+        where=proof_views.where(inputs),
+        sureness=proof_views.sureness(inputs),
+        leaks=proof_tables.leaks(inputs),
+        costs=proof_tables.costs(inputs),
         plan_rows=tables.plan_rows(inputs),
         plan_sentence=tables.plan_sentence(inputs),
         strongest=strongest,
@@ -61,7 +67,9 @@ def render_report(inputs: ReportInputs) -> str:
         quality_sentence=tables.quality_sentence(inputs),
         steps=tables.step_rows(inputs),
         time_sentence=tables.time_sentence(inputs),
-        symbol_columns=tables.present(tables.SYMBOL_COLUMNS, inputs.per_symbol),
+        symbols=symbols,
+        alone=alone,
+        symbol_columns=tables.present(tables.SYMBOL_COLUMNS, symbols),
         forecast_columns=tables.present(tables.FORECAST_COLUMNS, strongest),
         sim_columns=tables.present(tables.SIM_COLUMNS, inputs.sim_metrics),
         refused_columns=tables.REFUSED_COLUMNS,

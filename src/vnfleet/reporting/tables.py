@@ -9,7 +9,7 @@ import polars as pl
 from markupsafe import Markup, escape
 
 from vnfleet.releases.verdict import PlanCriterion
-from vnfleet.reporting.formats import UNKNOWN, duration, number, percent
+from vnfleet.reporting.formats import UNKNOWN, duration, number, percent, vnd
 from vnfleet.reporting.inputs import ReportInputs
 
 Row = dict[str, object]
@@ -39,10 +39,11 @@ class Column:
             below = row.get(self.under) if self.under else None
             return Markup("{}<small>{}</small>").format(words, str(below)) if below else words
         known = float(value) if isinstance(value, (int, float)) else None
-        words = self.text(known)
-        if not self.coloured or known is None or known == 0:
-            return words
-        return Markup('<span class="{}">{}</span>').format("pos" if known > 0 else "neg", escape(words))
+        words = escape(self.text(known))
+        if self.coloured and known:
+            words = Markup('<span class="{}">{}</span>').format("pos" if known > 0 else "neg", words)
+        below = row.get(self.under) if self.under and known is not None else None
+        return Markup("{}<small>{}</small>").format(words, str(below)) if below else words
 
     def _said(self, value: str) -> str:
         return value if self.words is None else self.words.get(value, value.replace("_", " "))
@@ -83,6 +84,8 @@ SYMBOL_COLUMNS = (
     Column("expected_return_frac", "Expected", _change, coloured=True),
     Column("direction_prob", "P(up)", lambda value: percent(value, 0)),
     Column("accuracy_frac", "Accuracy", _percent),
+    Column("accuracy_relative", "Relative", _percent),
+    Column("accuracy_shrunk", "Shrunk", _percent, under="shrunk_range"),
     Column("sharpe_252", "Sharpe", number),
     Column("max_drawdown_frac", "Drawdown", lambda value: percent(None if value is None else abs(value), 1)),
     Column("rmse_frac", "RMSE", lambda value: percent(value, 2)),
@@ -101,7 +104,8 @@ SIM_COLUMNS = (
     Column("annual_volatility_frac", "Volatility", _percent),
     Column("sharpe_252", "Sharpe", number),
     Column("max_drawdown_frac", "Drawdown", lambda value: percent(None if value is None else abs(value), 1)),
-    Column("turnover_per_year", "Turnover a year", lambda value: UNKNOWN if value is None else f"{number(value, 1)} x"),
+    Column("turnover_per_year", "Turnover", lambda value: UNKNOWN if value is None else f"{number(value, 1)} x"),
+    Column("capacity_vnd", "Capacity", vnd),
 )
 REFUSED_COLUMNS = (Column("reason", "Reason", words=_REFUSALS), Column("count", "Orders", _whole))
 QUALITY_COLUMNS = (
@@ -179,7 +183,7 @@ def plan_rows(inputs: ReportInputs) -> tuple[PlanRow, ...]:
     together = (
         ("Accuracy and Sharpe together", plan.accuracy_and_sharpe_frac, plan.accuracy_and_sharpe_null_frac),
         ("Accuracy, Sharpe and drawdown together", plan.three_frac, plan.three_null_frac),
-        ("All four together", plan.all_frac, None),
+        ("All four together", plan.all_frac, plan.all_null_frac),
     )
     return (*rows, *(PlanRow(name, "", share, null) for name, share, null in together))
 
@@ -190,14 +194,18 @@ def _plan_name(item: PlanCriterion) -> str:
 
 
 def plan_sentence(inputs: ReportInputs) -> str:
-    """Return the plan's fleet-wide target in words: what the mean accuracy is, and whether it is enough."""
-    plan = inputs.decision.plan
+    """Return the plan's fleet-wide target in words: the mean accuracy, whether it is enough, whether it decided."""
+    plan, decides = inputs.decision.plan, inputs.decision.gate_policy == "plan"
     if not plan.num_models:
         return "No models were measured against the written plan's limits this week."
     mean = f"Mean accuracy of the {plan.num_models} models: {percent(plan.mean_accuracy_frac)}"
     marks = ((plan.reaches_mean_54, "54 %"), (plan.reaches_mean_55, "55 %"))
     reached = ", ".join(f"{name} {'reached' if met else 'missed'}" for met, name in marks if met is not None)
-    return f"{mean} ({reached}). Luck often passes these limits and skill often fails them: shown, not deciding."
+    luck = "Luck often passes these limits and skill often fails them"
+    if plan.num_null_models is not None:
+        luck += f" (luck: {plan.num_null_models:,} models with shuffled forecasts on the same days)"
+    end = "and yet they decided this week, because the policy is “plan”" if decides else "shown, not deciding"
+    return f"{mean} ({reached}). {luck}: {end}."
 
 
 def step_rows(inputs: ReportInputs) -> tuple[StepRow, ...]:

@@ -40,11 +40,13 @@ class ModelRow:
     years: tuple[ModelRow, ...] = ()
 
 
-def _signed3(value: float) -> str:
+def signed3(value: float) -> str:
+    """Return a rank IC as the page writes it."""
     return number(value, 3, signed=True)
 
 
-def _percent1(value: float) -> str:
+def percent1(value: float) -> str:
+    """Return a share as the page writes it."""
     return percent(value, 1)
 
 
@@ -64,7 +66,8 @@ def model_name(inputs: ReportInputs, model_id: str) -> str:
     return name[:1].upper() + name[1:]
 
 
-def _at_horizon(inputs: ReportInputs, frame: pl.DataFrame) -> pl.DataFrame:
+def at_horizon(inputs: ReportInputs, frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of `frame` at the horizon the page shows."""
     return frame.filter(pl.col("horizon_sessions") == inputs.horizon_sessions)
 
 
@@ -76,7 +79,7 @@ def _floats(row: Row) -> dict[str, float | None]:
 
 def serving_numbers(inputs: ReportInputs) -> dict[str, float | None]:
     """Return the all-years numbers of the serving model, empty when it was not scored."""
-    rows = _at_horizon(inputs, inputs.summary).filter(
+    rows = at_horizon(inputs, inputs.summary).filter(
         pl.col("model_id") == inputs.serving_model_id, pl.col("year") == ALL_YEARS
     )
     return _floats(rows.row(0, named=True)) if rows.height else {}
@@ -96,16 +99,16 @@ def tiles(inputs: ReportInputs) -> tuple[Tile, ...]:
         "The plan asks for 54 % (average) and 55 % (target)."
     )
     return (
-        _tile(
-            "Rank IC", numbers, "rank_ic", ((0.0, "no skill"),), text=_signed3, interval=number_range,
+        tile_of(
+            "Rank IC", numbers, "rank_ic", ((0.0, "no skill"),), text=signed3, interval=number_range,
             note=_skill_words(numbers, "rank_ic", 0.0) + f" Daily ICIR {number(numbers.get('icir'))}.",
         ),
-        _tile(
-            "Market-relative accuracy", numbers, "accuracy_relative", ((0.5, "coin 50 %"),), text=_percent1,
+        tile_of(
+            "Market-relative accuracy", numbers, "accuracy_relative", ((0.5, "coin 50 %"),), text=percent1,
             interval=percent_range, note=_skill_words(numbers, "accuracy_relative", 0.5),
         ),
-        _tile(
-            "Absolute accuracy", numbers, "accuracy_absolute", (*base_marks, *PLAN_ACCURACY_MARKS), text=_percent1,
+        tile_of(
+            "Absolute accuracy", numbers, "accuracy_absolute", (*base_marks, *PLAN_ACCURACY_MARKS), text=percent1,
             interval=percent_range, note=absolute_note,
         ),
     )  # fmt: skip
@@ -120,7 +123,7 @@ def _skill_words(numbers: dict[str, float | None], name: str, none: float) -> st
     return "Below chance." if high < none else "Not told apart from chance: the interval holds it."
 
 
-def _tile(
+def tile_of(
     name: str,
     numbers: dict[str, float | None],
     key: str,
@@ -130,6 +133,7 @@ def _tile(
     interval: Callable[[float | None, float | None], str],
     note: str,
 ) -> Tile:
+    """Return the number `key` with its interval (`key_low`, `key_high`) and the named marks to compare it with."""
     value, low, high = (numbers.get(column) for column in (key, f"{key}_low", f"{key}_high"))
     if value is None:
         return Tile(name, "–", "not measured", Markup(""), "")
@@ -149,7 +153,7 @@ def _tile(
 
 def leaderboard(inputs: ReportInputs) -> tuple[ModelRow, ...]:
     """Return every model that raced, best rank IC first, with its years; all strips share one scale."""
-    summary = _at_horizon(inputs, inputs.summary)
+    summary = at_horizon(inputs, inputs.summary)
     overall = summary.filter(pl.col("year") == ALL_YEARS).sort("rank_ic", descending=True, nulls_last=True)
     edges = [
         float(value)
@@ -163,7 +167,7 @@ def leaderboard(inputs: ReportInputs) -> tuple[ModelRow, ...]:
         value = numbers.get("rank_ic")
         point = None if value is None else IntervalPoint(name, value, numbers["rank_ic_low"], numbers["rank_ic_high"])
         zero = ((0.0, "no skill"),)
-        picture = Markup("") if point is None else charts.strip(point, domain, zero, _signed3, width=150)
+        picture = Markup("") if point is None else charts.strip(point, domain, zero, signed3, width=150)
         return ModelRow(name, numbers, picture, serves, years)
 
     rows = []
@@ -178,7 +182,7 @@ def leaderboard(inputs: ReportInputs) -> tuple[ModelRow, ...]:
 
 def monthly_chart(inputs: ReportInputs) -> ChartPair:
     """Return the serving model's rank IC per month with intervals."""
-    months = _at_horizon(inputs, inputs.monthly_ic).filter(
+    months = at_horizon(inputs, inputs.monthly_ic).filter(
         pl.col("model_id") == inputs.serving_model_id, pl.col("rank_ic").is_not_null()
     )
     points = [

@@ -32,16 +32,16 @@ NUM_BUCKETS = 4
 
 
 class Terms(NamedTuple):
-    """Numbers of a run: session indices (both included), policy, liquidity and costs."""
+    """Numbers of a run: session indices (both included), resize band, liquidity, costs, and the auctions traded in."""
 
     first: int
     last: int
-    max_positions: int
     resize_band_frac: float
     max_participation_frac: float
     fee_frac: float
     sell_tax_frac: float
-    sell_at_close: bool
+    buys_at_close: bool
+    sells_at_close: bool
 
 
 class Book(NamedTuple):
@@ -57,7 +57,8 @@ class Book(NamedTuple):
 class Journal(NamedTuple):
     """What happened; `shares_TS` is positive for purchases and negative for sales, money in dong.
 
-    converted_TS : shares gained or lost by a corporate action or a change of lot; paid_TS : the cash that came with it.
+    converted_TS : shares gained or lost by a corporate action; paid_TS : the cash that came with it (dividends, and the
+    worth of fractions of a share).
     """
 
     shares_TS: Integers

@@ -1,4 +1,7 @@
-"""Figures of an account: return, volatility, Sharpe ratio, drawdown, turnover. A year is 252 sessions, no interest."""
+"""Figures of an account: return, volatility, Sharpe ratio, drawdown, turnover, capacity.
+
+A year is 252 sessions; no interest is earned or subtracted.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ class SimulationMetrics:
     max_drawdown_frac : largest loss from an earlier peak, positive (0.12 = lost 12 %).
     turnover_per_year : half of all bought and sold value over the mean equity, per 252 sessions.
     num_sessions : number of daily returns (sessions after the first).
+    capacity_vnd : account size up to which nine in ten of the orders, as they were meant, fit whole under the
+        participation limit (`vnfleet.trading.capacity`); None without orders.
     """
 
     total_return_frac: float
@@ -31,12 +36,16 @@ class SimulationMetrics:
     max_drawdown_frac: float
     turnover_per_year: float | None
     num_sessions: int
+    capacity_vnd: float | None = None
 
 
-def account_metrics(equity_vnd: Floats, turnover_vnd: Floats | None = None) -> SimulationMetrics:
+def account_metrics(
+    equity_vnd: Floats, turnover_vnd: Floats | None = None, *, capacity_vnd: float | None = None
+) -> SimulationMetrics:
     """Return the figures of an equity series [T], the first value being its start; all values must be positive.
 
     turnover_vnd : value bought and sold per session [T]; None when there is no account behind the series.
+    capacity_vnd : handed through.
     """
     if equity_vnd.size == 0 or not (equity_vnd > 0).all():
         raise UsageError("an equity series must be positive and not empty", found=equity_vnd[:5])
@@ -55,6 +64,7 @@ def account_metrics(equity_vnd: Floats, turnover_vnd: Floats | None = None) -> S
         max_drawdown_frac=max_drawdown_frac(equity_vnd),
         turnover_per_year=turnover,
         num_sessions=count,
+        capacity_vnd=capacity_vnd,
     )
 
 

@@ -1,20 +1,23 @@
-"""Which symbols to hold: the best by score, with hysteresis, so that a small change of rank is no trade.
+"""Which symbols to hold and how much of each: the best by score, with hysteresis, equally or by their volatility.
 
-Axes: T sessions (market axis), S symbols (sorted). Decided at the close of t from scores known at that close.
+Axes: T sessions (market axis), S symbols (sorted). Decided at the close of t from scores and prices known at that
+close; the arithmetic of volatility lies in `vnfleet.trading.sizing`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numba
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from vnfleet.core.errors import BadDataError
+from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.core.frames import as_prediction_frame
 from vnfleet.data.panel import Panel
+from vnfleet.trading.sizing import basket_scale, daily_returns, inverse_volatility_weights
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -22,7 +25,7 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopKPolicy:
-    """Long-only, equally weighted, at most `max_positions` symbols.
+    """Long-only, at most `max_positions` symbols, never more than the money there is.
 
     A symbol's rank fraction is 1 for the best score of the session and 0 for the worst (average ranks for ties).
 
@@ -31,9 +34,15 @@ class TopKPolicy:
     max_positions : number of equal slots; an empty slot stays cash.
     enter_above : a symbol may enter when its rank fraction is greater; best first while there are free slots.
     exit_below : a held symbol leaves when its rank fraction is smaller.
-    resize_band_frac : a held position is brought back to equal weight only when it is off by more than this fraction;
-        it also decides when an entry that was filled in part is tried again.
+    resize_band_frac : a held position is brought back to its weight only when it is off by more than this fraction of
+        it; it also decides when an entry that was filled in part is tried again.
     max_unscored_sessions : a held symbol without a score is kept this many sessions, then it leaves.
+    weighting : "equal" gives each held symbol one slot, 1 / max_positions of the equity; "inverse_volatility" shares
+        the same total among them in proportion to 1 / volatility, so that a calm symbol gets more than a wild one.
+    volatility_sessions : volatilities are estimated over this many sessions up to the decision.
+    target_volatility_frac : the basket's volatility a year that is aimed at; a wilder basket is held smaller and the
+        rest stays cash, a calmer one is never enlarged with borrowed money. None: no such limit.
+    max_weight_frac : no symbol weighs more than this fraction of the equity; None: twice an equal slot.
     """
 
     max_positions: int = 20
@@ -41,6 +50,10 @@ class TopKPolicy:
     exit_below: float = 0.4
     resize_band_frac: float = 0.25
     max_unscored_sessions: int = 10
+    weighting: Literal["equal", "inverse_volatility"] = "equal"
+    volatility_sessions: int = 60
+    target_volatility_frac: float | None = None
+    max_weight_frac: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_positions < 1:
@@ -51,6 +64,24 @@ class TopKPolicy:
             raise ValueError(f"resize_band_frac must be positive, not {self.resize_band_frac}")
         if self.max_unscored_sessions < 0:
             raise ValueError(f"max_unscored_sessions must be 0 or more, not {self.max_unscored_sessions}")
+        if self.weighting not in ("equal", "inverse_volatility"):
+            raise ValueError(f'weighting must be "equal" or "inverse_volatility", not {self.weighting!r}')
+        if self.volatility_sessions < 5:
+            raise ValueError(f"volatility_sessions must be 5 or more, not {self.volatility_sessions}")
+        if self.target_volatility_frac is not None and not self.target_volatility_frac > 0:
+            raise ValueError(f"target_volatility_frac must be positive, not {self.target_volatility_frac}")
+        if self.max_weight_frac is not None and not 0 < self.max_weight_frac <= 1:
+            raise ValueError(f"max_weight_frac must lie in (0, 1], not {self.max_weight_frac}")
+
+    @property
+    def slot_frac(self) -> float:
+        """The fraction of the equity in one equal slot."""
+        return 1.0 / self.max_positions
+
+    @property
+    def heaviest_frac(self) -> float:
+        """The fraction of the equity that no symbol's weight exceeds."""
+        return min(1.0, 2.0 * self.slot_frac) if self.max_weight_frac is None else self.max_weight_frac
 
 
 def prediction_matrix(panel: Panel, predictions: pl.DataFrame, column: str) -> Floats:
@@ -91,6 +122,33 @@ def rank_fractions(scores_TS: Floats) -> Floats:
         fraction = pl.when(others > 0).then(rank / others).otherwise(1.0)
         fractions_TS[rows, columns] = frame.select(fraction).to_series().to_numpy()
     return fractions_TS
+
+
+def target_weights(panel: Panel, scores_TS: Floats, policy: TopKPolicy) -> Floats:
+    """Return the fraction of the equity wanted in each symbol after the close of each session, float64 [T, S].
+
+    Never NaN; 0 for symbols that are not wanted; a row's sum is at most 1 and the rest of it is cash. A row depends on
+    scores and prices up to its own session only.
+
+    scores_TS : scores on the panel's axes, NaN where unscored (see `prediction_matrix`).
+    Raises `UsageError` when the scores do not have the panel's shape.
+    """
+    expected = (len(panel.sessions), len(panel.symbols))
+    if scores_TS.shape != expected:
+        raise UsageError("scores do not lie on the panel's axes", expected=expected, found=scores_TS.shape)
+    wanted_TS = desired_positions(scores_TS, policy)
+    weights_TS = np.where(wanted_TS, min(policy.slot_frac, policy.heaviest_frac), 0.0)
+    if policy.weighting == "equal" and policy.target_volatility_frac is None:
+        return weights_TS
+    returns = daily_returns(panel)
+    if policy.weighting == "inverse_volatility":
+        weights_TS = inverse_volatility_weights(
+            returns, wanted_TS, policy.volatility_sessions, policy.slot_frac, policy.heaviest_frac
+        )
+    if policy.target_volatility_frac is not None:
+        scale_T = basket_scale(returns, weights_TS, policy.volatility_sessions, policy.target_volatility_frac)
+        weights_TS = weights_TS * scale_T[:, None]
+    return weights_TS
 
 
 def desired_positions(scores_TS: Floats, policy: TopKPolicy) -> Flags:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -18,6 +19,7 @@ from vnfleet.core.frames import as_prediction_frame
 from vnfleet.core.ids import arrays_sha256, short_id, source_sha256
 from vnfleet.core.sealed import is_whole, sealing, verify
 from vnfleet.cycle.context import WeekContext
+from vnfleet.cycle.user_model import user_model_identity, user_predictions
 from vnfleet.evaluation.splits import Fold
 from vnfleet.model.baselines import (
     BASELINE_NAMES,
@@ -38,35 +40,45 @@ BASELINE_SEED = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecaster:
-    """One entrant of the race: its short name, and the `model_id` of its rows."""
+    """One entrant of the race: its short name, the `model_id` of its rows, and who makes them.
+
+    kind : "strategy" (the recipe's units), "baseline", or "user" (a model of the user's own).
+    """
 
     name: str
     model_id: str
+    kind: Literal["strategy", "baseline", "user"]
 
 
 def forecasters(week: WeekContext) -> tuple[Forecaster, ...]:
-    """Return the entrants: the strategies of the recipe, then every baseline."""
-    recipe_id = week.recipe.recipe_id
-    ours = [Forecaster(name=name, model_id=f"{recipe_id}-{name}") for name in week.recipe.strategies]
-    return (*ours, *(Forecaster(name=name, model_id=name) for name in BASELINE_NAMES))
+    """Return the entrants: the strategies of the recipe, then every baseline, then the user's own model if any."""
+    recipe_id, user = week.recipe.recipe_id, week.config.user_model
+    ours = [Forecaster(name=one, model_id=f"{recipe_id}-{one}", kind="strategy") for one in week.recipe.strategies]
+    baselines = [Forecaster(name=one, model_id=one, kind="baseline") for one in BASELINE_NAMES]
+    guests = [Forecaster(name=user.model_id, model_id=user.model_id, kind="user")] if user.is_given else []
+    return (*ours, *baselines, *guests)
 
 
 def walk_forward(week: WeekContext, told: Callable[[int, int, str], None]) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Return the predictions of every entrant over all judged folds, and the ids of the folders they lie in.
 
-    `told` hears (done, total, what) after each one.
+    `told` hears (done, total, what) before each one.
     """
     entrants, folds, data = forecasters(week), week.judged_folds(), week.data()
+    guest = user_model_identity(week.config.user_model)
     frames: list[pl.DataFrame] = []
     ids: list[str] = []
     for fold in folds:
         seen = _features_id(data, fold.test.stop)
-        units = [unit.unit_id for unit in fold_units(week.recipe, data, fold)]
-        rows = [data.rows_id(fold.refit.stop), source_sha256("vnfleet.model.baselines"), str(BASELINE_SEED)]
+        rows_id = data.rows_id(fold.refit.stop)
+        made_by = {
+            "strategy": [unit.unit_id for unit in fold_units(week.recipe, data, fold)],
+            "baseline": [rows_id, source_sha256("vnfleet.model.baselines"), str(BASELINE_SEED)],
+            "user": [rows_id, *guest],
+        }
         for entrant in entrants:
             told(len(ids), len(folds) * len(entrants), f"fold {fold.fold_id} {entrant.name}")
-            made_by = units if entrant.name in week.recipe.strategies else rows
-            forecast_id = short_id([entrant.name, entrant.model_id, made_by, fold.to_record(), seen])
+            forecast_id = short_id([entrant.name, entrant.model_id, made_by[entrant.kind], fold.to_record(), seen])
             frames.append(_stored(week.folders.forecasts / forecast_id, partial(_made, week, fold, entrant)))
             ids.append(forecast_id)
     return as_prediction_frame(pl.concat(frames)), tuple(ids)
@@ -103,6 +115,8 @@ def baseline_data(data: TrainingData, horizons: tuple[int, ...]) -> BaselineData
 
 def _made(week: WeekContext, fold: Fold, entrant: Forecaster) -> pl.DataFrame:
     data = week.data()
+    if entrant.kind == "user":
+        return user_predictions(week, fold, week.config.user_model)
     for strategy in week.recipe.strategies:
         if entrant.name == strategy:
             return forecast_fold(week.recipe, fold, data, week.folders.units, strategy, fold.test, entrant.model_id)

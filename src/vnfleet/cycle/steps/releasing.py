@@ -1,179 +1,32 @@
-"""gate, deploy, predict: may this set go live, then all of it or nothing, then Monday's forecasts."""
+"""deploy, predict: all of the set goes live or nothing of it, then Monday's forecasts."""
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from pathlib import Path
 
 import polars as pl
 from pydantic import JsonValue
 
-from vnfleet.core.atomic import write_text
 from vnfleet.core.clock import cycle_id_of
-from vnfleet.core.errors import BadDataError
-from vnfleet.core.ids import short_id
 from vnfleet.cycle.context import WeekContext
 from vnfleet.cycle.inference import serving_path
 from vnfleet.cycle.runner import Facts, Runner, StepOutcome, StepResult, StepSpec
-from vnfleet.cycle.steps.champion import WALK_FORWARD, WALK_FORWARD_NAME, Champion, validation_history
+from vnfleet.cycle.steps.champion import WALK_FORWARD, WALK_FORWARD_NAME, Champion
 from vnfleet.cycle.steps.forecasting import live_baseline
-from vnfleet.cycle.steps.judging import predictions_of, read_scores
-from vnfleet.cycle.steps.trading import SINGLE, model_ids_of
-from vnfleet.evaluation.metrics import MIN_SYMBOLS, daily_rank_ic
-from vnfleet.model.artifact import artifact_name, read_artifact
-from vnfleet.model.baselines import BASELINE_NAMES, BaselineName, FittedBaseline, load_baseline
-from vnfleet.model.sets import forecast_artifacts
+from vnfleet.cycle.steps.gating import baseline_named, read_decision, set_id_of
+from vnfleet.cycle.steps.judging import predictions_of
+from vnfleet.cycle.steps.trading import model_ids_of
+from vnfleet.model.artifact import artifact_name
 from vnfleet.releases.deploy import current_release, prune
 from vnfleet.releases.deploy import deploy as make_current
-from vnfleet.releases.gate import (
-    Champion as GateChampion,
-)
-from vnfleet.releases.gate import (
-    GateDecision,
-    PlanPolicyReport,
-    RefreshFacts,
-    decide_recipe,
-    decide_refresh,
-    plan_policy_report,
-    rank_agreement,
-)
-from vnfleet.releases.predict import artifact_problems, write_predictions
+from vnfleet.releases.gate import GateDecision
 from vnfleet.releases.predict import predict as forecast_release
+from vnfleet.releases.predict import write_predictions
 from vnfleet.releases.registry import Release, ReleaseContents, build_release, open_release
-from vnfleet.training.forecast import forecast_fold
 from vnfleet.training.model_set import write_model_set
 
-DECISION_NAME = "decision.json"
 PREDICTIONS = "predictions"
-
-
-def set_id_of(week: WeekContext, trained: StepOutcome) -> str:
-    """Return the identity of the trained set that is judged: its weights and the recipe they came from."""
-    return short_id([week.recipe.recipe_id, trained.text("weights_sha256"), trained.facts["live_universe"]])
-
-
-def gate(
-    runner: Runner,
-    week: WeekContext,
-    trained: StepOutcome,
-    evaluated: StepOutcome,
-    backtested: StepOutcome,
-    champion: Champion | None,
-) -> StepOutcome:
-    """Decide in words whether the set of this week goes live, and what serves."""
-    inputs: Facts = {
-        "set_id": set_id_of(week, trained),
-        "scores_id": evaluated.text("scores_id"),
-        "plan_id": backtested.text("plan_id"),
-        "champion": None if champion is None else champion.release_id,
-        "gate": dataclasses.asdict(week.config.gate),
-        "refresh": dataclasses.asdict(week.config.refresh),
-    }
-
-    def work(scratch: Path) -> StepResult:
-        single = pl.read_parquet(backtested.folder / SINGLE).rename({"sharpe_252": "sharpe", "rmse_frac": "rmse"})
-        plan = plan_policy_report(single)
-        if champion is not None and champion.recipe_id == week.recipe.recipe_id:
-            decision = _refreshed(week, trained, champion, plan)
-        else:
-            decision = _contested(week, evaluated, champion, plan)
-        write_text(scratch / DECISION_NAME, decision.model_dump_json(indent=1))
-        return StepResult(
-            summary=decision.sentence,
-            facts={"kind": decision.kind, "outcome": decision.outcome, "serving": decision.serving},
-        )
-
-    return runner.step(StepSpec(name="gate", inputs=inputs, rooms=("releases", "evaluation")), work)
-
-
-def read_decision(gated: StepOutcome) -> GateDecision:
-    """Return what a finished gate step decided."""
-    return GateDecision.model_validate_json((gated.folder / DECISION_NAME).read_bytes())
-
-
-def _contested(
-    week: WeekContext, evaluated: StepOutcome, champion: Champion | None, plan: PlanPolicyReport
-) -> GateDecision:
-    """First release or new recipe: the race on all walk-forward sessions."""
-    daily, model_ids = read_scores(evaluated).daily_ic, model_ids_of(evaluated)
-    if champion is not None:
-        minimum = min(MIN_SYMBOLS, max(2, week.config.universe.models // 2))
-        daily = pl.concat([daily, daily_rank_ic(champion.predictions, week.outcomes(), min_symbols=minimum)])
-    return decide_recipe(
-        daily.select("model_id", "session", "rank_ic"),
-        candidates={name: model_ids[name] for name in week.recipe.strategies},
-        baselines={name: model_ids[name] for name in BASELINE_NAMES},
-        champion=None if champion is None else GateChampion(model_id=champion.race_id, serving=champion.serving),
-        plan=plan,
-        limits=week.config.gate,
-    )
-
-
-def _refreshed(week: WeekContext, trained: StepOutcome, champion: Champion, plan: PlanPolicyReport) -> GateDecision:
-    """The same recipe on newer data: deployed unless something looks broken."""
-    universe, limits = week.live().universe, week.config.refresh
-    artifacts = {symbol: week.folders.models / artifact_name(symbol) for symbol in universe}
-    present = {symbol: path for symbol, path in artifacts.items() if path.is_file()}
-    data = week.data()
-    recent = range(max(0, len(data.sessions) - limits.agreement_sessions), len(data.sessions))
-    new, current = _recent_new(week, champion.serving, recent), _recent_current(week, champion, recent)
-    agreement, sessions = rank_agreement(new, current, limits.agreement_sessions)
-    value = trained.facts.get("validation_ic")
-    facts = RefreshFacts(
-        serving=champion.serving,
-        serves_baseline=champion.serves_baseline,
-        artifact_problems=artifact_problems(present),
-        expected_symbols=universe,
-        present_symbols=tuple(present),
-        agreement=agreement,
-        agreement_sessions=sessions,
-        validation_ic=float(value) if isinstance(value, int | float) else None,
-        validation_ic_history=validation_history(week.folders.models_prod, champion.recipe_id, champion),
-        candidate_id=set_id_of(week, trained),
-        champion_id=champion.release_id,
-    )
-    return decide_refresh(facts, plan=plan, limits=limits)
-
-
-def _recent_new(week: WeekContext, serving: str, recent: range) -> pl.DataFrame:
-    """Return what the set of this week says about the newest sessions."""
-    for strategy in week.recipe.strategies:
-        if strategy == serving:
-            return forecast_fold(week.recipe, week.live(), week.data(), week.folders.units, strategy, recent, "new")
-    return _baseline_rows(week, live_baseline(week, baseline_named(serving))[0], recent, "new")
-
-
-def _recent_current(week: WeekContext, champion: Champion, recent: range) -> pl.DataFrame:
-    """Return what the champion says about the same sessions."""
-    release = champion.release
-    if champion.serves_baseline:
-        return _baseline_rows(week, load_baseline(release.member_folder(champion.serving)), recent, "current")
-    artifacts = [read_artifact(release.artifact_path(symbol, champion.serving)) for symbol in release.symbols]
-    sessions = week.data().sessions[recent.start : recent.stop]
-    return forecast_artifacts(artifacts, week.cube(), sessions, "current", "live")
-
-
-def _baseline_rows(week: WeekContext, baseline: FittedBaseline, sessions: range, model_id: str) -> pl.DataFrame:
-    data = week.data()
-    return baseline.predict(
-        data.values_STF,
-        data.present_ST,
-        data.symbols,
-        data.sessions,
-        sessions,
-        model_id=model_id,
-        fold_id="live",
-        feature_names=data.feature_names,
-    )
-
-
-def baseline_named(name: str) -> BaselineName:
-    """Return `name` as a baseline's name; raises `BadDataError` when it is none."""
-    for known in BASELINE_NAMES:
-        if known == name:
-            return known
-    raise BadDataError("this is no baseline", expected=BASELINE_NAMES, found=name)
 
 
 def deploy(
@@ -239,6 +92,12 @@ def _contents(
         )
         artifacts = dict(zip(universe, paths, strict=True))
     members: dict[str, Path] = {WALK_FORWARD: staging / WALK_FORWARD}
+    vetoed = [symbol for symbol in decision.vetoed if symbol in universe]
+    if vetoed:  # their own models stay in the set, the pooled ones beside them serve
+        members["pooled"] = staging / "vetoed"
+        write_model_set(
+            members["pooled"], week.recipe, week.live(), week.data(), week.folders.units, "pooled", tuple(vetoed)
+        )
     if decision.serves_baseline:
         members[serving] = live_baseline(week, baseline_named(serving))[1]
     members[WALK_FORWARD].mkdir(parents=True)
@@ -257,7 +116,8 @@ def _contents(
         "symbols": list(universe),
         "decision": decision.as_json(),
     }
-    return ReleaseContents(artifacts=artifacts, serving=dict.fromkeys(universe, serving), members=members, facts=facts)
+    served_by = dict.fromkeys(universe, serving) | dict.fromkeys(vetoed, "pooled")
+    return ReleaseContents(artifacts=artifacts, serving=served_by, members=members, facts=facts)
 
 
 def predict(runner: Runner, week: WeekContext) -> StepOutcome:

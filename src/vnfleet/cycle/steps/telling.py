@@ -12,10 +12,21 @@ from vnfleet.cycle.context import WeekContext
 from vnfleet.cycle.runner import Runner, StepOutcome, StepResult, StepSpec
 from vnfleet.cycle.steps.champion import Champion
 from vnfleet.cycle.steps.evidence import QUALITY_ROWS, QUALITY_SYMBOLS
-from vnfleet.cycle.steps.judging import read_scores
-from vnfleet.cycle.steps.releasing import read_decision, read_predictions
-from vnfleet.cycle.steps.trading import EQUITY, METRICS, REFUSED, SINGLE, better_strategy, model_ids_of
-from vnfleet.evaluation.metrics import MIN_SYMBOLS, daily_rank_ic, monthly_rank_ic, summarise
+from vnfleet.cycle.steps.gating import read_decision
+from vnfleet.cycle.steps.judging import min_symbols_of, read_scores
+from vnfleet.cycle.steps.proving import read_proven
+from vnfleet.cycle.steps.releasing import read_predictions
+from vnfleet.cycle.steps.trading import (
+    EQUITY,
+    METRICS,
+    REFUSED,
+    SINGLE,
+    WATERFALL,
+    better_strategy,
+    model_ids_of,
+)
+from vnfleet.evaluation.leaks import LeakReport
+from vnfleet.evaluation.metrics import daily_rank_ic, monthly_rank_ic, summarise
 from vnfleet.releases.deploy import current_release
 from vnfleet.releases.gate import GateDecision
 from vnfleet.releases.registry import open_release
@@ -23,9 +34,13 @@ from vnfleet.reporting.report import ReportInputs, write_report
 
 _NAMES = {
     "adapted": "Stockformer, adapted to each symbol",
+    "separate": "Stockformer, one for each symbol",
     "pooled": "Stockformer, pooled",
     "always_up": "always up",
+    "last_direction": "last direction",
     "reversal_1d": "1-day reversal",
+    "reversal_5d": "5-day reversal",
+    "momentum_120d": "120-day momentum",
     "ridge": "ridge",
     "lightgbm": "LightGBM",
 }
@@ -68,12 +83,12 @@ def _inputs(
     champion: Champion | None,
 ) -> ReportInputs:
     evaluated, checked, traded = outcomes["evaluate"], outcomes["check"], outcomes["backtest"]
-    model_ids, scores = model_ids_of(evaluated), read_scores(evaluated)
+    model_ids, scores, proven = model_ids_of(evaluated), read_scores(evaluated), read_proven(outcomes["prove"])
     summary, monthly = scores.summary, scores.monthly_ic
     names = [(model_id, _NAMES.get(name, name)) for name, model_id in model_ids.items()]
     serving_id = model_ids.get(decision.serving) or model_ids[better_strategy(evaluated)]
     if champion is not None and champion.recipe_id != week.recipe.recipe_id:
-        minimum = min(MIN_SYMBOLS, max(2, week.config.universe.models // 2))
+        minimum = min_symbols_of(week)
         past, known = champion.predictions, week.outcomes()
         summary = pl.concat([summary, summarise(past, known, min_symbols=minimum)])
         monthly = pl.concat([monthly, monthly_rank_ic(daily_rank_ic(past, known, min_symbols=minimum))])
@@ -103,7 +118,20 @@ def _inputs(
         warnings=_warnings(week, checked),
         horizon_sessions=week.config.horizon_sessions,
         model_names=tuple(names),
+        proof_lines=proven.proof.lines(),
+        num_trials=proven.num_trials + week.config.gate.prior_trials,
+        scorecard=scores.scorecard,
+        reliability=scores.reliability,
+        selective=scores.selective,
+        symbols_shrunk=scores.symbols,
+        leak_checks=_leak_checks(proven.leaks),
+        waterfall=pl.read_parquet(traded.folder / WATERFALL),
     )
+
+
+def _leak_checks(leaks: LeakReport) -> pl.DataFrame:
+    columns = {"name": pl.String, "passed": pl.Boolean, "blocks": pl.Boolean, "words": pl.String}
+    return pl.DataFrame([check.model_dump(include=set(columns)) for check in leaks.checks], schema=columns)
 
 
 def _warnings(week: WeekContext, checked: StepOutcome) -> tuple[str, ...]:

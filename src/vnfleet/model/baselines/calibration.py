@@ -54,7 +54,7 @@ def fit_calibration(score_N: Floats, returns_N: Floats) -> Calibration:
     )
 
 
-def constant_up(returns_N: Floats) -> Calibration:
+def constant_up(_score_N: Floats, returns_N: Floats) -> Calibration:
     """Return the calibration of "always up": P(up) = the share of up returns but at least 0.5, E = their mean."""
     share = min(max(float((returns_N > 0).mean()), 0.5), 0.999)
     return Calibration(
@@ -64,4 +64,25 @@ def constant_up(returns_N: Floats) -> Calibration:
         logit_slope=0.0,
         return_mean_frac=float(returns_N.mean()),
         return_slope_frac=0.0,
+    )
+
+
+def kept_call(score_N: Floats, returns_N: Floats) -> Calibration:
+    """Return the calibration of a call that stands whatever its record: score 1 calls up, -1 calls "not up".
+
+    P(the call is right) = its share among `returns_N`, at least 0.501 so that no record turns the call around;
+    E[return] = the mean after each call.
+    """
+    up_N, called_N = returns_N > 0, score_N > 0
+    share = min(max(float((up_N == called_N).mean()), 0.501), 0.999)
+    mean_frac = float(returns_N.mean())
+    above_frac = float(returns_N[called_N].mean()) if called_N.any() else mean_frac
+    below_frac = float(returns_N[~called_N].mean()) if not called_N.all() else mean_frac
+    return Calibration(
+        score_mean=0.0,
+        score_sd=1.0,
+        logit_intercept=0.0,
+        logit_slope=math.log(share / (1 - share)),
+        return_mean_frac=(above_frac + below_frac) / 2,
+        return_slope_frac=(above_frac - below_frac) / 2,
     )

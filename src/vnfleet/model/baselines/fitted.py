@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,12 +17,13 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.frames import PREDICTION_SCHEMA, as_prediction_frame
 from vnfleet.core.sealed import sealing, verify
+from vnfleet.model.baselines.boosted import BoostedScorer
 from vnfleet.model.baselines.calibration import Calibration
-from vnfleet.model.baselines.scorers import BoostedScorer, ConstantScorer, FeatureScorer, LinearScorer, Scorer
+from vnfleet.model.baselines.rules import FEATURE_RULES, BaselineName
+from vnfleet.model.baselines.scorers import ConstantScorer, DirectionScorer, FeatureScorer, LinearScorer, Scorer
 
-BaselineName = Literal["always_up", "reversal_1d", "ridge", "lightgbm"]
 KIND = "baseline"
-_RECORD, _ARRAYS, _TREES = "baseline.json", "arrays.npz", "lightgbm.txt"
+_RECORD, _ARRAYS = "baseline.json", "arrays.npz"
 
 
 class _CalibrationRecord(BaseModel):
@@ -114,7 +114,7 @@ class FittedBaseline:
 
     def save(self, folder: Path) -> None:
         """Write the baseline to the sealed folder `folder`, whole or not at all."""
-        feature = self.scorer if isinstance(self.scorer, FeatureScorer) else None
+        feature = self.scorer if isinstance(self.scorer, FeatureScorer | DirectionScorer) else None
         record = _Record(
             name=self.name,
             fold_id=self.fold_id,
@@ -132,7 +132,8 @@ class FittedBaseline:
             if isinstance(self.scorer, LinearScorer):
                 np.savez(scratch / _ARRAYS, allow_pickle=False, **self.scorer.arrays())
             if isinstance(self.scorer, BoostedScorer):
-                (scratch / _TREES).write_bytes(self.scorer.text.encode())
+                for place, text in enumerate(self.scorer.texts):
+                    (scratch / _trees_name(place)).write_bytes(text.encode())
 
 
 def load_baseline(folder: Path) -> FittedBaseline:
@@ -176,10 +177,10 @@ def _read_scorer(folder: Path, record: _Record) -> Scorer:
     num_features = len(record.feature_names)
     if record.name == "always_up":
         return ConstantScorer()
-    if record.name == "reversal_1d":
+    if (rule := FEATURE_RULES.get(record.name)) is not None:
         if record.position is None or record.sign is None or not 0 <= record.position < num_features:
             raise ValueError("position or sign of the feature is missing")
-        return FeatureScorer(record.position, record.sign)
+        return (DirectionScorer if rule.direction_only else FeatureScorer)(record.position, record.sign)
     if record.name == "ridge":
         with np.load(folder / _ARRAYS, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in ("mean_F", "sd_F", "weight_F")}
@@ -187,7 +188,14 @@ def _read_scorer(folder: Path, record: _Record) -> Scorer:
             if array.shape != (num_features,) or array.dtype != np.float64 or not np.isfinite(array).all():
                 raise ValueError(f"array {name} must be {num_features} finite float64")
         return LinearScorer(**arrays)
-    trees = BoostedScorer((folder / _TREES).read_bytes().decode())
+    texts = [(folder / _trees_name(0)).read_bytes().decode()]
+    while (more := folder / _trees_name(len(texts))).is_file():  # the seal saw to it that none is missing
+        texts.append(more.read_bytes().decode())
+    trees = BoostedScorer(texts)
     if trees.num_features != num_features:
         raise ValueError(f"trees expect {trees.num_features} features, the list has {num_features}")
     return trees
+
+
+def _trees_name(place: int) -> str:
+    return "lightgbm.txt" if place == 0 else f"lightgbm_{place}.txt"

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import get_args
 
-from vnfleet.core.errors import BadDataError, UsageError
-from vnfleet.model.baselines.calibration import constant_up, fit_calibration
-from vnfleet.model.baselines.fitted import BaselineName, FittedBaseline
-from vnfleet.model.baselines.rows import BaselineData, FoldParts, LabelledRows, labelled_rows, mean_daily_correlation
+from vnfleet.core.errors import UsageError
+from vnfleet.model.baselines.boosted import fit_boosted, fit_boosted_stopping
+from vnfleet.model.baselines.calibration import Calibration, constant_up, fit_calibration, kept_call
+from vnfleet.model.baselines.fitted import FittedBaseline
+from vnfleet.model.baselines.rows import (
+    BaselineData,
+    Floats,
+    FoldParts,
+    LabelledRows,
+    labelled_rows,
+    mean_daily_correlation,
+)
+from vnfleet.model.baselines.rules import BASELINE_NAMES, FEATURE_RULES, BaselineName
 from vnfleet.model.baselines.scorers import (
     RIDGE_PENALTIES,
     ConstantScorer,
+    DirectionScorer,
     FeatureScorer,
     Scorer,
-    fit_boosted,
-    fit_boosted_stopping,
     fit_ridges,
 )
 
-BASELINE_NAMES: tuple[BaselineName, ...] = get_args(BaselineName)
-RETURN_1_FEATURE = "ret_1"
+_CALLS: dict[str, Callable[[Floats, Floats], Calibration]] = {"always_up": constant_up, "last_direction": kept_call}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,50 +49,45 @@ def fit_baseline(
     UsageError
         On an unknown name.
     BadDataError
-        When a part of the fold has no labelled rows, or the feature of `reversal_1d` is absent.
+        When a part of the fold has no labelled rows, or the feature of a one-feature rule is absent.
     """
     if name not in BASELINE_NAMES:
         raise UsageError("unknown baseline", expected=BASELINE_NAMES, found=name)
-    if name == "always_up":
-        refit = labelled_rows(data, fold.refit, horizon_sessions, "fit")
-        scorer: Scorer = ConstantScorer()
-        calibration, setting, correlation = constant_up(refit.returns_N), "constant", 0.0
-    else:
-        valid = labelled_rows(data, fold.valid, horizon_sessions, "validate")
-        choice = _choose(name, data, fold, valid, seed=seed, horizon_sessions=horizon_sessions)
-        score_N = choice.scorer.score(valid.features_NF)
-        calibration, setting = fit_calibration(score_N, valid.returns_N), choice.setting
-        correlation = mean_daily_correlation(score_N, valid)
-        scorer = choice.fit(labelled_rows(data, fold.refit, horizon_sessions, "fit"))
+    valid = labelled_rows(data, fold.valid, horizon_sessions, "validate")
+    choice = _choose(name, data, fold, valid, seed=seed, horizon_sessions=horizon_sessions)
+    refit = labelled_rows(data, fold.refit, horizon_sessions, "fit")
+    valid_N, scorer = choice.scorer.score(valid.features_NF), choice.fit(refit)
+    fixed_call = _CALLS.get(name)  # nothing was fitted on train, so nothing is spared for the calibration
     return FittedBaseline(
         name=name,
         fold_id=fold.fold_id,
         seed=seed,
         horizon_sessions=horizon_sessions,
         feature_names=data.feature_names,
-        setting=setting,
-        valid_correlation=correlation,
+        setting=choice.setting,
+        valid_correlation=mean_daily_correlation(valid_N, valid),
         scorer=scorer,
-        calibration=calibration,
+        calibration=fit_calibration(valid_N, valid.returns_N)
+        if fixed_call is None
+        else fixed_call(scorer.score(refit.features_NF), refit.returns_N),
     )
 
 
 def _choose(
     name: BaselineName, data: BaselineData, fold: FoldParts, valid: LabelledRows, *, seed: int, horizon_sessions: int
 ) -> _Choice:
-    if name == "reversal_1d":
-        return _reversal(data.feature_names)
+    if name == "always_up":
+        return _fixed(ConstantScorer(), "constant")
+    if (rule := FEATURE_RULES.get(name)) is not None:
+        position = rule.position_in(data.feature_names, name)
+        kind = DirectionScorer if rule.direction_only else FeatureScorer
+        return _fixed(kind(position, rule.sign), rule.words)
     train = labelled_rows(data, fold.train, horizon_sessions, "train")
     return _ridge(train, valid) if name == "ridge" else _boosted(train, valid, seed)
 
 
-def _reversal(feature_names: tuple[str, ...]) -> _Choice:
-    if RETURN_1_FEATURE not in feature_names:
-        raise BadDataError(
-            "reversal_1d needs the 1-session return", expected=RETURN_1_FEATURE, found=list(feature_names)
-        )
-    scorer = FeatureScorer(feature_names.index(RETURN_1_FEATURE), -1.0)
-    return _Choice(scorer=scorer, setting=f"-{RETURN_1_FEATURE}", fit=lambda _rows: scorer)
+def _fixed(scorer: Scorer, setting: str) -> _Choice:
+    return _Choice(scorer=scorer, setting=setting, fit=lambda _rows: scorer)
 
 
 def _ridge(train: LabelledRows, valid: LabelledRows) -> _Choice:
@@ -101,4 +102,5 @@ def _ridge(train: LabelledRows, valid: LabelledRows) -> _Choice:
 
 def _boosted(train: LabelledRows, valid: LabelledRows, seed: int) -> _Choice:
     scorer, rounds = fit_boosted_stopping(train, valid, seed)
-    return _Choice(scorer=scorer, setting=f"{rounds} rounds", fit=lambda rows: fit_boosted(rows, rounds, seed))
+    words = f"{', '.join(map(str, rounds))} rounds"
+    return _Choice(scorer=scorer, setting=words, fit=lambda rows: fit_boosted(rows, rounds, seed))

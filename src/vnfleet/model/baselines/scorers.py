@@ -1,8 +1,4 @@
-"""The four rules that turn a row of features into a score, and how each is fitted and stored.
-
-A scorer learns from labelled rows of one part, with a setting chosen on validation: `candidates` of a fit on train,
-then the chosen one fitted on train and validation together.
-"""
+"""What turns a row of features into a score: a constant, one feature, its direction, a linear rule."""
 
 from __future__ import annotations
 
@@ -10,40 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
-from vnfleet.model.baselines.rows import Floats, LabelledRows, mean_daily_correlation
+from vnfleet.model.baselines.rows import Floats, LabelledRows
 
 _CLIP = 5.0
 _CHUNK_ROWS = 65536
 
 RIDGE_PENALTIES = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 """Ridge penalties per row, in units of a standardised feature's variance."""
-
-BOOST_ROUNDS = 200
-BOOST_PATIENCE = 30
-BOOST_MIN_ROUNDS = 30  # a turbulent validation year may like 3 trees best; a baseline that weak would flatter the rest
-BOOST_THREADS = 1
-"""Trees are bit-equal only for a fixed number of threads. One: LightGBM's threads spin while they wait, and on two
-shared cores two of them took 1.5 s a round where one took 0.14 s (413k rows, 50 features; 0.055 s of CPU)."""
-_BOOST_PARAMS: dict[str, str | int | float | bool] = {
-    "objective": "regression",
-    "metric": "none",
-    "learning_rate": 0.1,
-    "num_leaves": 31,
-    "min_data_in_leaf": 500,
-    "feature_fraction": 0.6,
-    "bagging_fraction": 0.6,
-    "bagging_freq": 1,
-    "lambda_l2": 10.0,
-    "max_bin": 127,
-    "deterministic": True,
-    "force_row_wise": True,
-    "num_threads": BOOST_THREADS,
-    "verbosity": -1,
-}
 
 
 class Scorer(Protocol):
@@ -76,6 +48,18 @@ class FeatureScorer:
 
 
 @dataclass(frozen=True, slots=True)
+class DirectionScorer:
+    """1 where one feature times a sign is above 0, else -1: unchanged is not up."""
+
+    position: int
+    sign: float
+
+    def score(self, features_NF: NDArray[np.float32]) -> Floats:
+        """Return 1 or -1."""
+        return np.where(self.sign * features_NF[:, self.position] > 0, 1.0, -1.0)
+
+
+@dataclass(frozen=True, slots=True)
 class LinearScorer:
     """A linear rule on features standardised with `mean_F` and `sd_F` and clipped to +-5."""
 
@@ -90,25 +74,6 @@ class LinearScorer:
     def arrays(self) -> Mapping[str, Floats]:
         """Return the arrays to store."""
         return {"mean_F": self.mean_F, "sd_F": self.sd_F, "weight_F": self.weight_F}
-
-
-class BoostedScorer:
-    """Trees, always read back from their own text, so that a stored model scores bit-equal to the fitted one."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self._booster = lgb.Booster(model_str=text)
-
-    @property
-    def num_features(self) -> int:
-        """Number of features the trees were fitted on."""
-        return int(self._booster.num_feature())
-
-    def score(self, features_NF: NDArray[np.float32]) -> Floats:
-        """Return the sum of the trees."""
-        if not len(features_NF):
-            return np.zeros(0)
-        return np.asarray(self._booster.predict(features_NF, num_threads=BOOST_THREADS), dtype=np.float64)
 
 
 def fit_ridges(rows: LabelledRows, penalties: tuple[float, ...]) -> list[LinearScorer]:
@@ -132,32 +97,6 @@ def fit_ridges(rows: LabelledRows, penalties: tuple[float, ...]) -> list[LinearS
         LinearScorer(mean_F, sd_F, np.linalg.solve(gram_FF + penalty * np.eye(num_features), moment_F))
         for penalty in penalties
     ]
-
-
-def fit_boosted(rows: LabelledRows, rounds: int, seed: int) -> BoostedScorer:
-    """Return trees fitted for exactly `rounds` rounds."""
-    booster = lgb.train({**_BOOST_PARAMS, "seed": seed}, lgb.Dataset(rows.features_NF, rows.target_N), rounds)
-    return BoostedScorer(booster.model_to_string())
-
-
-def fit_boosted_stopping(train: LabelledRows, valid: LabelledRows, seed: int) -> tuple[BoostedScorer, int]:
-    """Return trees fitted on `train` and their number of rounds, stopped on the mean daily correlation in `valid`."""
-
-    def correlation(score_N: NDArray[np.float64], _valid: lgb.Dataset) -> tuple[str, float, bool]:
-        return "mean_daily_correlation", mean_daily_correlation(np.asarray(score_N, dtype=np.float64), valid), True
-
-    dataset = lgb.Dataset(train.features_NF, train.target_N)
-    booster = lgb.train(
-        {**_BOOST_PARAMS, "seed": seed},
-        dataset,
-        BOOST_ROUNDS,
-        valid_sets=[lgb.Dataset(valid.features_NF, valid.target_N, reference=dataset)],
-        feval=correlation,
-        callbacks=[lgb.early_stopping(BOOST_PATIENCE, verbose=False)],
-        keep_training_booster=True,  # otherwise the trees after the best round are gone already
-    )
-    rounds = max(BOOST_MIN_ROUNDS, booster.best_iteration)  # patience saw to it that they exist
-    return BoostedScorer(booster.model_to_string(num_iteration=rounds)), rounds
 
 
 def _standardised(features_NF: NDArray[np.float32], mean_F: Floats, sd_F: Floats) -> Floats:
