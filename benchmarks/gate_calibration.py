@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument("--accounts", type=int, default=100)
     parser.add_argument("--prices", type=Path)
     parser.add_argument("--listings", type=Path)
+    parser.add_argument("--significance", type=float, default=GateLimits().significance)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -124,13 +125,16 @@ def main() -> None:
     ground, tally = ground_of(panel_of(options.prices, options.listings), first=FIRST), Tally()
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"), _start, (ground,)) as pool:
         every = max(1, options.factories // max(options.accounts, 1))
-        jobs = ((number, number % every == 0) for number in range(options.factories))
+        limits = GateLimits(significance=options.significance)
+        jobs = ((number, number % every == 0, limits) for number in range(options.factories))
         for done, part in enumerate(pool.map(_one, jobs), start=1):
             tally.add(part)
             if done % 20 == 0 or done == options.factories:
                 seconds = time.perf_counter() - started
                 print(f"{done} factories, {seconds:.0f} s", flush=True)
-                text = record(tally, ground, "real prices" if options.prices else "the simulated market", seconds)
+                text = record(
+                    tally, ground, limits, "real prices" if options.prices else "the simulated market", seconds
+                )
                 if options.out:
                     options.out.write_text(text, encoding="utf-8")
     print(text)
@@ -140,9 +144,10 @@ def _start(ground: Ground) -> None:
     _GROUND.append(ground)
 
 
-def _one(job: tuple[int, bool]) -> Tally:
+def _one(job: tuple[int, bool, GateLimits]) -> Tally:
+    number, deep, limits = job
     tally = Tally()
-    count(tally, _GROUND[0], job[0], deep=job[1])
+    count(tally, _GROUND[0], number, limits, deep=deep)
     return tally
 
 
@@ -161,14 +166,14 @@ def panel_of(prices: Path | None, listings: Path | None) -> Panel:
         return PanelStore(workdir, source.name).serve(AS_OF)
 
 
-def count(tally: Tally, ground: Ground, number: int, *, deep: bool) -> None:
+def count(tally: Tally, ground: Ground, number: int, limits: GateLimits, *, deep: bool) -> None:
     """Let one factory run through all cases; `deep` adds power, accounts and the plan's gate."""
     factory = Factory(ground, number)
     start = int(np.random.default_rng(number).integers(0, len(ground.sessions) - YEAR_SESSIONS))
     lengths = {"one year": slice(start, start + YEAR_SESSIONS), "all": slice(0, len(ground.sessions))}
     for name, sessions in lengths.items():
         for case in (*SKILLESS, *(POWER if deep else ())):
-            verdicts = factory.decide(case, sessions=sessions)
+            verdicts = factory.decide(case, sessions=sessions, limits=limits)
             key = (case.name, name)
             tally.tries[key] += 1
             if case.models_are_right:
@@ -233,8 +238,8 @@ def yearly(hits: int, tries: int) -> str:
     return f"{1 - (1 - hits / tries) ** CHANGES_A_YEAR:.1%}"
 
 
-def record(tally: Tally, ground: Ground, source: str, seconds: float) -> str:
-    limits, accounts = GateLimits(), max((len(figures) for figures in tally.accounts.values()), default=0)
+def record(tally: Tally, ground: Ground, limits: GateLimits, source: str, seconds: float) -> str:
+    accounts = max((len(figures) for figures in tally.accounts.values()), default=0)
     factories = max(tally.tries.values())
     terms = f"Accounts by the real simulator; those of power, and the plan's gate, on {accounts} factories."
     lines = [

@@ -43,7 +43,7 @@ def tiny_config() -> CycleConfig:
         model=StockformerConfig(d_model=16, num_heads=2, num_layers=1, d_ff=32, band_sessions=15),
         training=TrainingConfig(num_seeds=1, max_epochs=2, valid_sessions=60, delta_penalties=(1.0,), delta_epochs=1),
         machine=MachineConfig(processes=1, num_threads=1, checkpoint_frac=0.25),
-        gate=GateLimits(min_sessions=100),
+        gate=GateLimits(min_sessions=100, significance=0.2, prior_trials=0, min_deflated_sharpe=0.5),
     )
 
 

@@ -53,11 +53,11 @@ def test_every_forecaster_is_scored_on_the_same_sessions(finished: tuple[Factory
     summary = pl.read_parquet(step.folder / "summary.parquet")
     assert summary.schema == pl.Schema(SUMMARY_SCHEMA)
     overall = summary.filter(pl.col("year") == "all")
-    assert overall.height == 6
+    assert overall.height == 9
     ranked = overall.filter(pl.col("rank_ic").is_not_null()).get_column("model_id").to_list()
     daily = pl.read_parquet(step.folder / "daily_ic.parquet").drop_nulls("rank_ic")
     sessions = [set(daily.filter(pl.col("model_id") == one).get_column("session")) for one in ranked]
-    assert len(sessions) == 5
+    assert len(sessions) == 8
     assert all(one == sessions[0] for one in sessions)
     assert {session.year for session in sessions[0]} == {2022}
 

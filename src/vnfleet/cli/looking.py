@@ -42,10 +42,10 @@ def worker(
     """Train for another machine: take units from the remote, send results back. Stop it whenever you like."""
     terminal = terminal_of(context, workdir, as_json=as_json)
     from vnfleet.cycle.worker import run_worker  # noqa: PLC0415
-    from vnfleet.remote.transfer import RcloneTransfer  # noqa: PLC0415
+    from vnfleet.remote.opening import open_remote  # noqa: PLC0415
 
     done = run_worker(
-        RcloneTransfer(remote),
+        open_remote(remote),
         workdir,
         once=once,
         idle_exit_seconds=None if idle_exit is None else idle_exit * 60,

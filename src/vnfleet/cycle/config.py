@@ -202,6 +202,7 @@ class RemoteConfig:
     wait_minutes : how long to wait for workers before the open units are trained here.
     grace_minutes : without a sign of life from any worker for this long, the wait is over sooner.
     poll_seconds : how often the remote is asked.
+    bandwidth_limit : as rclone writes it, such as "4M" (bytes a second); empty for none.
     """
 
     mode: Literal["local", "hybrid"] = "local"
@@ -209,6 +210,7 @@ class RemoteConfig:
     wait_minutes: float = 720.0
     grace_minutes: float = 15.0
     poll_seconds: float = 30.0
+    bandwidth_limit: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a hybrid run without a remote."""

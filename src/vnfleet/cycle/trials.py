@@ -28,6 +28,7 @@ DAILY_SCHEMA: dict[str, pl.DataType] = {
     "active_return_frac": pl.Float64(),
 }
 _MIN_RETURNS = 60
+_MIN_SPREAD_TRIALS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +64,12 @@ class TrialBook:
 
     @property
     def sharpe_sd(self) -> float | None:
-        """Standard deviation (ddof 1) of the trials' Sharpe ratios per session; None with fewer than two."""
+        """Standard deviation (ddof 1) of the trials' Sharpe ratios per session; None while there are fewer than ten.
+
+        A few of them say little: two strategies of one recipe are nearly twins, and would let the best of many pass.
+        """
         known = [trial.sharpe for trial in self.trials if trial.sharpe is not None]
-        return float(np.std(known, ddof=1)) if len(known) > 1 else None
+        return float(np.std(known, ddof=1)) if len(known) >= _MIN_SPREAD_TRIALS else None
 
     def daily_ic(self) -> pl.DataFrame:
         """Return model_id, session, rank_ic of all trials; sessions without a ranking are left out."""

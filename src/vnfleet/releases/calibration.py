@@ -147,13 +147,16 @@ class Factory:
             self._noise_of[name] = _mixed(self._noise_of["pooled"], self._noise(rng), likeness)
         for place in range(NUM_BASELINES):
             self._noise_of[f"rule {place}"] = _mixed(common, self._noise(rng), _SHARED)
+        for name, noise_TS in self._noise_of.items():
+            self._noise_of[name] = _standardised(noise_TS)
         self._daily: dict[tuple[str, float], Floats] = {}
         self._returns: dict[tuple[str, float], pl.DataFrame] = {}
 
     def scores(self, name: str, rank_ic: float) -> Floats:
-        """Return scores [T, S] with mean square 1 of "pooled", "adapted", "champion" or "rule 0".. with planted skill.
+        """Return scores [T, S] of "pooled", "adapted", "champion" or "rule 0".. with planted skill.
 
-        A share k of the outcome's normal score gives a rank IC of 6 / pi asin(k / 2).
+        The noise has the same spread in every session, so a share k of the outcome's normal score gives a rank IC of
+        6 / pi asin(k / 2) in all of them: nobody is better than planted because its noise happened to be small.
         """
         share = 2 * np.sin(np.pi * rank_ic / 6)
         return np.asarray(share * self._ground.outcomes_TS + np.sqrt(1 - share**2) * self._noise_of[name])
@@ -263,6 +266,12 @@ def _decided(
 
 def _mixed(first: Floats, second: Floats, share: float) -> Floats:
     return np.asarray(np.sqrt(share) * first + np.sqrt(1 - share) * second)
+
+
+def _standardised(noise_TS: Floats) -> Floats:
+    """Return the noise with mean 0 and mean square 1 over the symbols of each session."""
+    centred_TS = noise_TS - noise_TS.mean(axis=1, keepdims=True)
+    return np.asarray(centred_TS / np.sqrt((centred_TS**2).mean(axis=1, keepdims=True)))
 
 
 def _persistent(rng: np.random.Generator, num_sessions: int, width: int, persistence: float) -> Floats:

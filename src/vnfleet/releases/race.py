@@ -31,7 +31,7 @@ class GateLimits:
     block_sessions : block length of the bootstrap; 5-session labels overlap, so neighbours are resampled together.
     significance : a lead counts when luck alone makes one as large less often than this; shared where several race
         (`shared_among`). 0.03, because few blocks of persistent results make the test too sure of itself: with 0.05
-        stated, the rank checks promoted 6 to 9 % of 180 synthetic factories by luck (`gate_calibration_*.md`).
+        stated, the rank checks promoted 7 % of 400 synthetic factories by luck in a year (`gate_calibration_*.md`).
     min_sessions : fewer common sessions leave the contest undecided (a year of trading).
     min_year_sessions : a calendar year with fewer sessions cannot block a release.
     min_proof_sessions : fewer sessions of its own prove nothing about any forecaster.

@@ -1,4 +1,4 @@
-"""Moving bytes to and from a remote folder; the only place that runs rclone.
+"""Moving bytes to and from a remote folder; with `remote.running` the only place that runs rclone.
 
 rclone moves bytes and nothing more: whether they are the right ones is decided by our SHA-256 manifests, because on
 remotes without hashes `rclone check` reports success on corrupted data.
@@ -6,67 +6,55 @@ remotes without hashes `rclone check` reports success on corrupted data.
 
 from __future__ import annotations
 
-import subprocess
+import functools
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from vnfleet.core.errors import RemoteError, UsageError
-from vnfleet.remote.rclone import (
-    INSTALL_FIX,
-    Fault,
-    RemoteAbsentError,
-    as_error,
-    classify,
-    failure_messages,
-    find_rclone,
-    rclone_version,
+from vnfleet.remote.answers import LISTING, STAT, Abilities, About
+from vnfleet.remote.entries import (
+    MAX_TEXT_BYTES,
+    Entry,
+    Space,
+    as_text,
+    is_leftover,
+    must_be_here,
+    not_the_root,
+    stay_inside,
 )
+from vnfleet.remote.progress import Told, TransferProgress, parse_bandwidth
+from vnfleet.remote.rclone import RemoteAbsentError, find_rclone, rclone_version, without_secrets
+from vnfleet.remote.running import Patience, Rclone
 
-MAX_TEXT_BYTES = 16 * 2**20
-# --ignore-times: without hashes rclone skips a changed file of equal size, and our status files often have equal size.
-_FLAGS = (
-    "--use-json-log",
-    "--retries=1",
-    "--low-level-retries=2",
-    "--ignore-times",
-    "--contimeout=15s",
-    "--timeout=60s",
-)
+__all__ = [
+    "MAX_TEXT_BYTES",
+    "Entry",
+    "Patience",
+    "RcloneTransfer",
+    "Space",
+    "Transfer",
+    "TransferProgress",
+    "is_leftover",
+    "stay_inside",
+]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One file on the remote: POSIX path relative to the listed folder, size in bytes, modification time as told."""
-
-    path: str
-    size_bytes: int
-    modified: str
-
-
-class _Listed(BaseModel):
-    """One record of `rclone lsjson`."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    Path: str
-    Size: int
-    ModTime: str = ""
-    IsDir: bool
-
-
-_LISTING = TypeAdapter(list[_Listed])
+_MOST_COPIES = 16
+# Always send. Without hashes rclone skips a changed file of equal size, and our status files often have equal size.
+_ALWAYS = "--ignore-times"
+# Skip what is there with an equal hash; without a hash rclone would compare sizes only, so this needs `_has_hashes`.
+_IF_DIFFERENT = "--checksum"
 
 
 class Transfer(Protocol):
-    """A remote folder. Names are POSIX paths relative to it; every call may raise `RemoteError`.
+    """A remote folder. Names are POSIX paths relative to it, "." the folder itself; every call may raise `RemoteError`.
 
-    Reading what is not there raises `RemoteAbsentError`; a remote that does not answer, `RemoteUnavailableError`.
+    Reading what is not there raises `RemoteAbsentError`; a remote that does not answer or asks to slow down,
+    `RemoteUnavailableError`; one without space, `RemoteFullError`.
     """
 
     def put_file(self, source: Path, name: str) -> None:
@@ -78,15 +66,19 @@ class Transfer(Protocol):
         ...
 
     def put_folder(self, source: Path, name: str, files: Sequence[str]) -> None:
-        """Upload the listed `files` of `source` into the folder `name`."""
+        """Upload the listed `files` of `source` into the folder `name`; equal ones may be left as they are."""
         ...
 
     def get_folder(self, name: str, target: Path, files: Sequence[str]) -> None:
         """Download the listed `files` of the folder `name` into `target`; absent ones are left out silently."""
         ...
 
-    def list(self, name: str, pattern: str | None = None) -> tuple[Entry, ...]:
-        """Return the files below `name`, sorted by path, at any depth; empty when the folder is not there."""
+    def list(self, name: str, pattern: str | None = None, *, leftovers: bool = False) -> tuple[Entry, ...]:
+        """Return the files below `name`, sorted by path, at any depth; empty when the folder is not there.
+
+        Two files of one name are two entries. `pattern` is rclone's: with a leading / it starts at `name`, ``*`` and
+        ``?`` stay within a segment, ``**`` does not. Temporary files of a killed writer are told with `leftovers` only.
+        """
         ...
 
     def exists(self, name: str) -> bool:
@@ -105,19 +97,21 @@ class Transfer(Protocol):
         """Write a small UTF-8 file, over whatever is there."""
         ...
 
+    def make_folder(self, name: str) -> None:
+        """Create a folder with its parents; one that is there stays (object stores know none: nothing happens)."""
+        ...
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long and how often rclone is tried; all times in seconds. The pause doubles after every attempt."""
+    def delete(self, name: str) -> None:
+        """Remove one file, every copy of it where names may double; one that is not there is no error."""
+        ...
 
-    small_seconds: float = 180.0
-    folder_seconds: float = 3600.0
-    attempts: int = 4
-    pause_seconds: float = 1.0
+    def purge(self, name: str) -> None:
+        """Remove a folder with all it holds, in no order (take a manifest away first); absent is no error."""
+        ...
 
-    def __post_init__(self) -> None:
-        if self.attempts < 1 or min(self.small_seconds, self.folder_seconds) <= 0 or self.pause_seconds < 0:
-            raise ValueError(f"patience needs positive times and at least one attempt: {self}")
+    def about(self) -> Space:
+        """Return how much space there is."""
+        ...
 
 
 class RcloneTransfer:
@@ -126,138 +120,177 @@ class RcloneTransfer:
     Parameters
     ----------
     remote : any rclone path: ``gdrive:VN-Quant-Training``, a connection string, or a local folder.
-    binary : the rclone to run; found by `find_rclone` when None. Versions before 1.60 are refused.
+    binary : the rclone to run; found by `find_rclone` when None. Versions before 1.63 are refused.
     patience : time limits and attempts.
+    bandwidth_limit : as rclone's ``--bwlimit``: ``4M`` is 4 MiB/s; "" for none.
+    told : called about once a second while files move, from the calling thread; what it raises ends the transfer.
+    sleep : how to wait between attempts.
 
     Raises
     ------
-    UsageError : `remote` is empty. RemoteError : rclone is missing or too old.
+    UsageError : `remote` is empty or the limit means nothing. RemoteError : rclone is missing or too old.
     """
 
-    def __init__(self, remote: str, *, binary: Path | None = None, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        remote: str,
+        *,
+        binary: Path | None = None,
+        patience: Patience | None = None,
+        bandwidth_limit: str = "",
+        told: Told | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         if not remote.strip() or remote.startswith("-"):
             raise UsageError(
                 "this is no rclone path", found=repr(remote), expected="gdrive:VN-Quant-Training or a folder"
             )
+        parse_bandwidth(bandwidth_limit)
         self.remote = remote
-        self._binary = binary or find_rclone()
-        self._patience = patience or Patience()
-        rclone_version(self._binary)
+        found = binary or find_rclone()
+        rclone_version(found)
+        self._rclone = Rclone(
+            found, patience=patience or Patience(), bandwidth_limit=bandwidth_limit, told=told, sleep=sleep
+        )
 
     def put_file(self, source: Path, name: str) -> None:
         """Upload one file as `name`, over whatever is there."""
-        self._run(["copyto", str(source), self._at(name)], self._patience.folder_seconds)
+        must_be_here(source)
+        self._rclone.carry(["copyto", _ALWAYS, str(source), self._at(name)])
 
     def get_file(self, name: str, target: Path) -> None:
         """Download one file to `target`."""
-        self._run(["copyto", self._at(name), str(target)], self._patience.folder_seconds)
+        self._must_be_there(name)
+        self._rclone.carry(["copyto", _ALWAYS, self._at(name), str(target)], downloading=True)
 
     def put_folder(self, source: Path, name: str, files: Sequence[str]) -> None:
-        """Upload the listed `files` of `source` into the folder `name`."""
-        self._copy(str(source), self._at(name), files)
+        """Upload the listed `files` of `source` into the folder `name`; those there with an equal hash are left."""
+        for file in files:
+            stay_inside(file)
+            must_be_here(source / file)
+        self._copy(str(source), self._at(name), files, downloading=False)
 
     def get_folder(self, name: str, target: Path, files: Sequence[str]) -> None:
         """Download the listed `files` of the folder `name` into `target`; absent ones are left out silently."""
-        self._copy(self._at(name), str(target), files)
+        self._copy(self._at(name), str(target), files, downloading=True)
 
-    def list(self, name: str, pattern: str | None = None) -> tuple[Entry, ...]:
+    def list(self, name: str, pattern: str | None = None, *, leftovers: bool = False) -> tuple[Entry, ...]:
         """Return the files below `name` that match rclone's `pattern`, by path; () without a folder."""
         command = ["lsjson", "--recursive", "--files-only", "--no-mimetype", "--fast-list"]
         if pattern is not None:
             command.append(f"--include={pattern}")
         try:
-            answer = self._run([*command, self._at(name)])
+            answer = self._rclone.answer([*command, self._at(name)])
         except RemoteAbsentError:
             return ()
         try:
-            listed = _LISTING.validate_json(answer)
+            listed = LISTING.validate_json(answer)
         except ValidationError as error:
-            raise RemoteError("rclone gave a listing that cannot be read", where=self._at(name)) from error
+            raise RemoteError("rclone gave a listing that cannot be read", where=self._shown(name)) from error
         entries = [Entry(path=one.Path, size_bytes=one.Size, modified=one.ModTime) for one in listed]
-        return tuple(sorted(entries, key=lambda entry: entry.path))
+        kept = (entry for entry in entries if leftovers or not is_leftover(entry.path))
+        return tuple(sorted(kept, key=lambda entry: (entry.path, entry.modified, entry.size_bytes)))
 
     def exists(self, name: str) -> bool:
         """Return whether a file or folder `name` is there."""
         try:
-            return self._run(["lsjson", "--stat", self._at(name)]).strip() not in ("", "null")
+            found = STAT.validate_json(self._rclone.answer(["lsjson", "--stat", self._at(name)]).strip() or b"null")
         except RemoteAbsentError:
             return False
+        except ValidationError as error:
+            raise RemoteError("rclone gave an answer that cannot be read", where=self._shown(name)) from error
+        if found is not None and found.IsDir and self._abilities.Features.BucketBased:
+            # An object store calls every path a folder; it is one when something lies below it.
+            return (
+                self._rclone.answer(["lsjson", "--no-mimetype", "--no-modtime", self._at(name)]).strip(b"[] \n") != b""
+            )
+        return found is not None
 
     def move(self, name: str, new_name: str) -> None:
         """Rename a file or folder on the remote (not atomic)."""
-        self._run(["moveto", self._at(name), self._at(new_name)], self._patience.folder_seconds)
+        # Servers answer a move of what is absent in many ways: with success (S3), with 403 (WebDAV).
+        if not self.exists(name):
+            raise RemoteAbsentError("not on the remote", where=self._shown(name))
+        self._rclone.carry(["moveto", _ALWAYS, self._at(name), self._at(new_name)])
 
     def read_text(self, name: str) -> str:
         """Return a small UTF-8 file; raises `RemoteError` when it is not text or over 16 MiB."""
-        where = self._at(name)
-        text = self._run(["cat", f"--count={MAX_TEXT_BYTES + 1}", where])
-        if len(text) > MAX_TEXT_BYTES:
-            raise RemoteError(
-                "a file on the remote is far too long", where=where, expected=f"<= {MAX_TEXT_BYTES} bytes"
-            )
-        return text
+        payload = self._rclone.answer(["cat", f"--count={MAX_TEXT_BYTES + 1}", self._at(name)])
+        if not payload:
+            self._must_be_there(name)
+        return as_text(payload, self._shown(name))
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small UTF-8 file, over whatever is there (through a temporary name where the remote can)."""
         with tempfile.TemporaryDirectory(prefix="vnfleet-") as folder:
             source = Path(folder) / "text"
             source.write_bytes(text.encode())
-            self._run(["copyto", str(source), self._at(name)])
+            self._rclone.answer(["copyto", _ALWAYS, str(source), self._at(name)])
 
-    def _copy(self, source: str, target: str, files: Sequence[str]) -> None:
+    def make_folder(self, name: str) -> None:
+        """Create a folder with its parents; nothing happens on object stores."""
+        self._rclone.answer(["mkdir", self._at(name)])
+
+    def delete(self, name: str) -> None:
+        """Remove one file, every copy of it where names may double; one that is not there is no error."""
+        copies = _MOST_COPIES if self._abilities.Features.DuplicateFiles else 1
+        for _ in range(copies):
+            try:
+                self._rclone.answer(["deletefile", self._at(name)])
+            except RemoteAbsentError:
+                return
+
+    def purge(self, name: str) -> None:
+        """Remove a folder with all it holds; one that is not there is no error."""
+        not_the_root(name)
+        try:
+            self._rclone.carry(["purge", self._at(name)])
+        except RemoteAbsentError:
+            return
+
+    def about(self) -> Space:
+        """Return how much space there is; nothing is known of remotes that do not tell (S3)."""
+        if not self._abilities.Features.About:
+            return Space()
+        answer = self._rclone.answer(["about", "--json", self.remote])
+        try:
+            told = About.model_validate_json(answer)
+        except ValidationError as error:
+            raise RemoteError("rclone told its space in words that cannot be read", where=self._shown(".")) from error
+        return Space(total_bytes=told.total, used_bytes=told.used, free_bytes=told.free, trashed_bytes=told.trashed)
+
+    @functools.cached_property
+    def _abilities(self) -> Abilities:
+        answer = self._rclone.answer(["backend", "features", self.remote])
+        try:
+            return Abilities.model_validate_json(answer)
+        except ValidationError as error:
+            raise RemoteError(
+                "rclone told its abilities in words that cannot be read", where=self._shown(".")
+            ) from error
+
+    def _must_be_there(self, name: str) -> None:
+        """Raise `RemoteAbsentError` where rclone would not: on an object store it takes what is absent for empty."""
+        if self._abilities.Features.BucketBased and not self.exists(name):
+            raise RemoteAbsentError("not on the remote", where=self._shown(name))
+
+    def _copy(self, source: str, target: str, files: Sequence[str], *, downloading: bool) -> None:
         for name in files:
             stay_inside(name)
-        if files:
-            command = ["copy", "--files-from-raw=-", "--no-traverse", source, target]
-            self._run(command, self._patience.folder_seconds, stdin="\n".join(files) + "\n")
+        if not files:
+            return
+        comparison = _IF_DIFFERENT if self._abilities.Hashes else _ALWAYS
+        with tempfile.TemporaryDirectory(prefix="vnfleet-") as folder:
+            names = Path(folder) / "names"
+            names.write_bytes(("\n".join(files) + "\n").encode())
+            command = ["copy", comparison, f"--files-from-raw={names}", "--no-traverse", source, target]
+            self._rclone.carry(command, downloading=downloading)
 
     def _at(self, name: str) -> str:
         stay_inside(name)
+        if not PurePosixPath(name).parts:
+            return self.remote
         return f"{self.remote}{name}" if self.remote.endswith((":", "/", "\\")) else f"{self.remote}/{name}"
 
-    def _run(self, command: Sequence[str], seconds: float | None = None, stdin: str = "") -> str:
-        """Run rclone until it succeeds, fails for good, or the attempts are used up; return its output."""
-        limit = self._patience.small_seconds if seconds is None else seconds
-        for attempt in range(1, self._patience.attempts + 1):
-            if attempt > 1:
-                time.sleep(self._patience.pause_seconds * 2 ** (attempt - 2))
-            try:
-                done = subprocess.run(  # noqa: S603
-                    [self._binary, *_FLAGS, *command],
-                    input=stdin.encode(),
-                    capture_output=True,
-                    timeout=limit,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired:
-                messages: tuple[str, ...] = (f"no end after {limit:.0f} s (timeout)",)
-                fault = Fault.PASSING
-            except OSError as error:
-                raise RemoteError("rclone cannot be run", where=self._binary, found=error, fix=INSTALL_FIX) from error
-            else:
-                if done.returncode == 0:
-                    return _as_text(done.stdout, command[-1])
-                messages = failure_messages(done.stderr.decode(errors="replace"))
-                fault = classify(done.returncode, messages)
-            if fault is not Fault.PASSING:
-                break
-        raise as_error(fault, messages, command[-1])
-
-
-def _as_text(output: bytes, where: str) -> str:
-    try:
-        return output.decode()
-    except UnicodeDecodeError as error:
-        raise RemoteError("a file on the remote is not text", where=where) from error
-
-
-def stay_inside(name: str) -> None:
-    """Refuse a remote name that could leave its folder or be read as something else."""
-    path = PurePosixPath(name)
-    if (
-        not name
-        or path.is_absolute()
-        or ".." in path.parts
-        or any(mark in name for mark in ("\\", ":", "\n", "\r", "\0"))
-    ):
-        raise UsageError("this name may not be used on a remote", found=repr(name))
+    def _shown(self, name: str) -> str:
+        return without_secrets(self._at(name))

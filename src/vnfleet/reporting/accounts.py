@@ -18,7 +18,10 @@ _PEOPLE_NAMES = {
     "adapted": "Adapted models",
     "pooled": "Pooled model",
     "lightgbm": "LightGBM",
-    "reversal_1d": "1-day reversal",
+    "last_direction": "Last direction again",
+    "reversal_1d": "1-session reversal",
+    "reversal_5d": "5-session reversal",
+    "momentum_120d": "120-session momentum",
     "champion": "Current release",
     "VNINDEX": "VNINDEX",
 }

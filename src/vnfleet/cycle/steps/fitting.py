@@ -23,7 +23,7 @@ from vnfleet.cycle.status import remember_plan
 from vnfleet.cycle.steps.planning import PlanOfWork, plan_of_week, run_plan, sealed_package
 from vnfleet.evaluation.splits import Fold
 from vnfleet.model.artifact import artifact_name, read_artifact
-from vnfleet.remote.transfer import RcloneTransfer
+from vnfleet.remote.opening import open_remote
 from vnfleet.training.dataset import TrainingData
 from vnfleet.training.engines.local import is_finished
 from vnfleet.training.forecast import fold_models
@@ -133,7 +133,7 @@ def _run_remotely(week: WeekContext, units: Sequence[WorkUnit], data: TrainingDa
         back = train_remotely(
             job,
             package,
-            RcloneTransfer(config.remote),
+            open_remote(config.remote, bandwidth_limit=config.bandwidth_limit),
             week.folders.workdir,
             poll_seconds=config.poll_seconds,
             grace_seconds=config.grace_minutes * 60,

@@ -262,11 +262,11 @@ def _accuracies(evaluated: StepOutcome, name: str) -> tuple[str, ...]:
     absolute = _with_interval(row, "accuracy_absolute")
     base = f"always saying the more frequent of the two reaches {row['base_accuracy']:.1%}"
     said = [
-        f"mean accuracy of the set, up or down: {absolute}; {base}, the written plan hopes for {marks}",
+        f"accuracy over all forecasts of the set, up or down: {absolute}; {base}, the written plan hopes for {marks}",
         f"by year, with the year's own base rate: {years}",
     ]
     if row["accuracy_relative"] is not None:
-        said.append(f"mean accuracy against the market: {_with_interval(row, 'accuracy_relative')} (a coin: 50 %)")
+        said.append(f"accuracy against the market: {_with_interval(row, 'accuracy_relative')} (a coin: 50 %)")
     return tuple(said)
 
 

@@ -105,7 +105,7 @@ def evaluate(runner: Runner, week: WeekContext, trained: StepOutcome) -> StepOut
 def _scores(week: WeekContext, predictions: pl.DataFrame, primary: pl.DataFrame) -> Scores:
     outcomes, minimum = week.outcomes(), min_symbols_of(week)
     daily = daily_rank_ic(primary, outcomes, min_symbols=minimum)
-    sectors = week.panel().listings.select("symbol", pl.col("sector").alias("group")).drop_nulls()
+    sectors = week.panel().listings.filter(pl.col("sector") != "").select("symbol", group="sector")
     cards = [
         scorecard(primary, outcomes, min_symbols=minimum),
         scorecard(primary, outcomes, group_kind="year", min_symbols=minimum),

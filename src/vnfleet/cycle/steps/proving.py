@@ -50,7 +50,7 @@ def prove(runner: Runner, week: WeekContext, evaluated: StepOutcome, backtested:
             week.outcomes(),
             scores.daily_ic,
             candidate=ids[candidate],
-            rivals={name: model_id for name, model_id in ids.items() if name != candidate},
+            rivals={entrant.name: entrant.model_id for entrant in forecasters(week) if entrant.kind != "strategy"},
             trials=book.daily_ic(),
             horizon_sessions=week.config.horizon_sessions,
         )

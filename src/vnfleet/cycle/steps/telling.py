@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +15,7 @@ from vnfleet.cycle.steps.champion import Champion
 from vnfleet.cycle.steps.evidence import QUALITY_ROWS, QUALITY_SYMBOLS
 from vnfleet.cycle.steps.gating import read_decision
 from vnfleet.cycle.steps.judging import min_symbols_of, read_scores
-from vnfleet.cycle.steps.proving import read_proven
+from vnfleet.cycle.steps.proving import Proven, read_proven
 from vnfleet.cycle.steps.releasing import read_predictions
 from vnfleet.cycle.steps.trading import (
     EQUITY,
@@ -37,10 +38,10 @@ _NAMES = {
     "separate": "Stockformer, one for each symbol",
     "pooled": "Stockformer, pooled",
     "always_up": "always up",
-    "last_direction": "last direction",
-    "reversal_1d": "1-day reversal",
-    "reversal_5d": "5-day reversal",
-    "momentum_120d": "120-day momentum",
+    "last_direction": "last direction again",
+    "reversal_1d": "1-session reversal",
+    "reversal_5d": "5-session reversal",
+    "momentum_120d": "120-session momentum",
     "ridge": "ridge",
     "lightgbm": "LightGBM",
 }
@@ -118,7 +119,7 @@ def _inputs(
         warnings=_warnings(week, checked),
         horizon_sessions=week.config.horizon_sessions,
         model_names=tuple(names),
-        proof_lines=proven.proof.lines(),
+        proof_lines=_proof_lines(proven, model_ids),
         num_trials=proven.num_trials + week.config.gate.prior_trials,
         scorecard=scores.scorecard,
         reliability=scores.reliability,
@@ -127,6 +128,15 @@ def _inputs(
         leak_checks=_leak_checks(proven.leaks),
         waterfall=pl.read_parquet(traded.folder / WATERFALL),
     )
+
+
+def _proof_lines(proven: Proven, model_ids: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what the tests of skill say, of whom first, models by their short names."""
+    names = {model_id: name for name, model_id in model_ids.items() if name != model_id}
+    lines = (f"judged: {proven.proof.candidate}", *proven.proof.lines())
+    for model_id, name in names.items():
+        lines = tuple(line.replace(model_id, name) for line in lines)
+    return lines
 
 
 def _leak_checks(leaks: LeakReport) -> pl.DataFrame:
