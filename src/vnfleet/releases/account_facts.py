@@ -4,7 +4,7 @@ Why the drawdown is taken at one volatility and not as it came: a fully invested
 market. Equal weight of 102 stocks lost over 10 % from a peak in nearly every year, with or without skill
 (`evaluation.md` section 7), so a plain limit rejects every honest account or none. Scaled to 10 % volatility a year a
 loss says how long and how steadily money was lost. Even so the market itself sets the scale: equal weight lost 31 % in
-2018-2024, accounts with a rank IC of 0.06 about as much, and up to 41 % when their history was dealt anew in blocks
+2018-2024, accounts with a rank IC of 0.06 26 % (median), and up to 38 % when their history was dealt anew in blocks
 (`benchmarks/gate_calibration_*.md`). The default limit of 45 % lets such accounts pass nearly always and stops one that
 bleeds for years; it proves no skill.
 """

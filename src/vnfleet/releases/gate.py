@@ -163,7 +163,7 @@ def decide_recipe(
         checks=(
             *strategy_checks,
             *contest,
-            *(check for checks in account_checks.values() for check in checks),
+            *(check for name in dict.fromkeys((best.name, serving)) for check in account_checks.get(name, ())),
             *silent_checks,
             *leaks,
         ),
