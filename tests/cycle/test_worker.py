@@ -15,15 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from vnfleet.core.clock import FixedClock
 from vnfleet.core.errors import BusyError, RemoteError
 from vnfleet.core.sealed import sealing, verify
 from vnfleet.cycle.remote_training import RemoteTraining, train_remotely
 from vnfleet.cycle.worker import StepProgress, WorkerReport, run_worker
+from vnfleet.remote.carrying import CheckpointSink
 from vnfleet.remote.folder import FolderTransfer
-from vnfleet.remote.jobs import JobRecord, Mailbox, UnitRecord, package_id
+from vnfleet.remote.jobs import JobRecord, Mailbox, UnitRecord
 from vnfleet.remote.leases import LeaseRecord, LeaseTimes
 from vnfleet.remote.rclone import find_rclone
+from vnfleet.remote.shards import package_id
+from vnfleet.remote.timing import SystemTiming
 from vnfleet.remote.transfer import Patience, RcloneTransfer, Transfer
 
 QUICK = LeaseTimes(lease_seconds=3.0, heartbeat_seconds=0.5, settle_seconds=0.1)
@@ -36,20 +38,42 @@ def content_of(unit: UnitRecord, needed: list[bytes]) -> bytes:
     return hashlib.sha256(repr(unit.body).encode() + b"".join(needed)).digest()
 
 
-def fake_runner(unit: UnitRecord, _: JobRecord, package: Path, units_root: Path, progress: StepProgress) -> Path:
-    """A unit's result is a hash over its body and the results it depends on; `steps` of 0.05 s each."""
+def fake_runner(
+    unit: UnitRecord, _: JobRecord, package: Path, units_root: Path, progress: StepProgress, sink: CheckpointSink
+) -> Path:
+    """A unit's result is a hash over its body and what it depends on; `steps` of 0.05 s, a checkpoint each ten."""
     verify(package, "training-data")
     steps = unit.body.get("steps", 1)
     assert isinstance(steps, int)
-    for done in range(steps):
+    stage = units_root / unit.unit_id / "fit"
+    began_at = max((int(path.name.removeprefix("ckpt-")) for path in stage.glob("ckpt-*")), default=0)
+    with (units_root.parent / "began.txt").open("a") as told:
+        told.write(f"{unit.unit_id} {began_at}\n")
+    for done in range(began_at + 1, steps + 1):
         time.sleep(0.05)
-        progress("fit", done + 1, steps, "")
+        if done % 10 == 0:
+            with sealing(stage / f"ckpt-{done:08d}", "checkpoint", {}) as scratch:
+                (scratch / "state.json").write_text(str(done))
+            sink.saved(stage / f"ckpt-{done:08d}")
+        progress("fit", done, steps, "")
     if unit.body.get("fails"):
         raise ValueError("loss is not finite")
     needed = [(units_root / name / "result" / "w").read_bytes() for name in unit.depends_on]
     with sealing(units_root / unit.unit_id / "result", "unit", {"unit": unit.body}) as scratch:
         (scratch / "w").write_bytes(content_of(unit, needed))
     return units_root / unit.unit_id / "result"
+
+
+class Nowhere:
+    def saved(self, checkpoint: Path, /) -> None:
+        assert checkpoint.is_dir()
+
+
+class LateTiming(SystemTiming):
+    """A clock one second after the deadline."""
+
+    def now(self) -> datetime:
+        return datetime(2026, 11, 23, 6, tzinfo=UTC) + timedelta(seconds=1)
 
 
 class Scene:
@@ -242,7 +266,7 @@ def test_a_killed_worker_is_replaced_and_its_unit_counts_once(scene: Scene, rclo
     mailbox = Mailbox(scene.remote)
     mailbox.publish(job, scene.package)
     with subprocess.Popen([sys.executable, __file__, str(scene.root / "remote"), str(scene.root / "w1")]) as victim:
-        wait_until(lambda: any(status.state == "training" for status in mailbox.worker_statuses()))
+        wait_until(lambda: len(scene.remote.list("checkpoints/select/stages", "/*/*/manifest.json")) >= 2)
         victim.send_signal(signal.SIGKILL)
         victim.wait()
     assert mailbox.results_listed() == frozenset()
@@ -260,12 +284,19 @@ def test_a_killed_worker_is_replaced_and_its_unit_counts_once(scene: Scene, rclo
         should_stop=lambda: len(mailbox.results_listed()) == len(job.units),
     )
     assert done.published == ("select", "member0", "member1")
+    assert int((scene.root / "w2" / "select.began").read_text()) >= 20  # where the victim's checkpoints ended
+    assert scene.remote.list("checkpoints", "/*/stages/**") == ()  # and they are gone once the result is there
     lease = LeaseRecord.model_validate_json(scene.remote.read_text(f"status/{job.job_id}/select.lease.json"))
     assert (lease.worker_id, lease.token) == ("w2", 2)
     assert scene.train(job).finished == ("select", "member0", "member1")
 
 
-def in_a_hurry(unit: UnitRecord, job: JobRecord, package: Path, units_root: Path, _: StepProgress) -> Path:
+def in_a_hurry(
+    unit: UnitRecord, job: JobRecord, package: Path, units_root: Path, _: StepProgress, __: CheckpointSink
+) -> Path:
+    stage = units_root / unit.unit_id / "fit"
+    began_at = max((int(path.name.removeprefix("ckpt-")) for path in stage.glob("ckpt-*")), default=0)
+    (units_root.parent / f"{unit.unit_id}.began").write_text(str(began_at))
     with sealing(units_root / unit.unit_id / "result", "unit", {"unit": unit.body}) as scratch:
         (scratch / "w").write_text(f"{job.data_id} {package.name}")
     return units_root / unit.unit_id / "result"
@@ -301,9 +332,14 @@ def test_a_lease_lost_between_training_and_manifest_keeps_the_result_from_counti
     Mailbox(scene.remote).publish(job, scene.package)
 
     def robbed_at_the_end(
-        unit: UnitRecord, job: JobRecord, package: Path, units_root: Path, progress: StepProgress
+        unit: UnitRecord,
+        job: JobRecord,
+        package: Path,
+        units_root: Path,
+        progress: StepProgress,
+        sink: CheckpointSink,
     ) -> Path:
-        result = fake_runner(unit, job, package, units_root, progress)
+        result = fake_runner(unit, job, package, units_root, progress, sink)
         name = f"status/{job.job_id}/{unit.unit_id}.lease.json"
         lease = LeaseRecord.model_validate_json(scene.remote.read_text(name))
         scene.remote.write_text(name, lease.model_copy(update={"worker_id": "b", "token": 9}).model_dump_json())
@@ -356,7 +392,7 @@ def test_at_the_deadline_what_is_open_is_handed_back(scene: Scene) -> None:
         scene.remote,
         scene.root / "desk",
         deadline=datetime(2026, 11, 23, 6, tzinfo=UTC),
-        clock=FixedClock(datetime(2026, 11, 23, 6, tzinfo=UTC) + timedelta(seconds=1)),
+        timing=LateTiming(),
     )
     assert past.finished == ("select",)
     assert past.open_units == ("member0", "member1")
@@ -365,7 +401,9 @@ def test_at_the_deadline_what_is_open_is_handed_back(scene: Scene) -> None:
 
 def test_finished_local_units_are_shared_not_done_again(scene: Scene) -> None:
     job = scene.job()
-    fake_runner(job.units[0], job, scene.package, scene.root / "desk" / "checkpoints", lambda *_, **__: None)
+    checkpoints = scene.root / "desk" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    fake_runner(job.units[0], job, scene.package, checkpoints, lambda *_, **__: None, Nowhere())
     with scene.worker_thread() as reports:
         outcome = scene.train(job)
     assert outcome.reason == "done"
@@ -397,6 +435,30 @@ def test_a_silent_remote_hands_everything_back(rclone: Path, tmp_path: Path) -> 
     assert "could not be published" in outcome.reason
     with pytest.raises(RemoteError):
         scene.work(once=True)
+
+
+def test_a_worker_keeps_its_name_where_it_works(scene: Scene) -> None:
+    def work(name: str) -> WorkerReport:
+        return run_worker(scene.remote, scene.root / name, runner=fake_runner, source_id=SOURCE, times=QUICK, once=True)
+
+    first = work("w1").worker_id
+    assert work("w1").worker_id == first != work("w2").worker_id
+    (scene.root / "w1" / "logs" / "worker.id").write_text("w-of-another-machine-01234567")
+    assert work("w1").worker_id != first
+    assert len(Mailbox(scene.remote).worker_statuses()) == 3
+
+
+def test_a_worker_tells_where_it_stands(scene: Scene) -> None:
+    job = scene.job(steps=40)
+    mailbox = Mailbox(scene.remote)
+    mailbox.publish(job, scene.package)
+    with scene.worker_thread():
+        wait_until(lambda: any(status.eta_seconds for status in mailbox.worker_statuses()))
+        (status,) = mailbox.worker_statuses()
+        assert (status.stage, status.steps, status.unit_id) == ("fit", 40, "select")
+        assert 0 < status.step <= 40
+        assert 0 < status.progress_frac <= 1
+        wait_until(lambda: mailbox.worker_statuses()[0].seconds_by_kind.get("select", 0.0) >= 2.0)
 
 
 def test_one_workdir_has_one_worker(scene: Scene) -> None:

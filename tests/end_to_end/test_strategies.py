@@ -46,7 +46,7 @@ def separate_config(like: CycleConfig) -> CycleConfig:
         like,
         training=dataclasses.replace(like.training, strategy="separate"),
         objective=ObjectiveConfig(rank_ic_weight=0.0, rank_mse_weight=0.0, path_weight=1.0),
-        gate=GateLimits(min_sessions=100, significance=0.25),
+        gate=GateLimits(min_sessions=100, significance=0.5, prior_trials=0, min_deflated_sharpe=0.05),
         machine=MachineConfig(processes=1, num_threads=1, precision="float32", checkpoint_frac=1.0),
     )
 
@@ -63,7 +63,7 @@ def copy_without_models(finished: Factory, root: Path) -> Factory:
 def one_weak_baseline() -> Iterator[None]:
     """Leave out the strong baselines: tiny separate models would only ever run in their shadow."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("forecasting", "releasing", "trading"):
+        for module in ("forecasting", "gating", "trading"):
             patch.setattr(f"vnfleet.cycle.steps.{module}.BASELINE_NAMES", ("reversal_1d",))
         yield
 

@@ -7,8 +7,9 @@ from pydantic import JsonValue, ValidationError
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.sealed import sealing, verify
 from vnfleet.remote.folder import FolderTransfer
-from vnfleet.remote.jobs import JobRecord, Mailbox, UnitRecord, package_id, parse_job, ready_units
-from vnfleet.remote.parcels import send_sealed
+from vnfleet.remote.jobs import JobRecord, Mailbox, UnitRecord, parse_job, ready_units, result_name
+from vnfleet.remote.parcels import send_sealed, sent_manifest
+from vnfleet.remote.shards import index_name, package_id, send_package
 from vnfleet.remote.transfer import Transfer
 
 
@@ -63,7 +64,9 @@ def test_a_package_that_is_not_the_jobs_data_is_refused_on_both_sides(
     other = package(tmp_path / "other", ["VCB", "FPT"])
     with pytest.raises(BadDataError, match="not the job's data"):
         Mailbox(plain_remote).publish(job, other)
-    send_sealed(other, plain_remote, f"data/{job.data_id}", "training-data")
+    send_package(other, plain_remote, "training-data")
+    theirs = package_id(verify(other, "training-data"))
+    plain_remote.move(index_name(theirs), index_name(job.data_id))
     with pytest.raises(BadDataError, match="not the job's data"):
         Mailbox(plain_remote).fetch_data(job, tmp_path / "in", tmp_path / "q")
 
@@ -116,3 +119,65 @@ def test_the_result_of_another_unit_is_quarantined_on_both_sides(plain_remote: F
     assert plain_remote.list("quarantine") != ()
     send_sealed(tmp_path / "r", plain_remote, "checkpoints/member0/result", "unit")
     assert mailbox.fetch_result(job, "member0", tmp_path / "units", tmp_path / "q") == tmp_path / "units/member0/result"
+
+
+def sealed_result(folder: Path, unit: UnitRecord, text: str) -> Path:
+    with sealing(folder, "unit", {"unit": unit.body}) as scratch:
+        (scratch / "w").write_text(text)
+    return folder
+
+
+def content(folder: Path) -> str:
+    return verify(folder, "unit").content_sha256
+
+
+def test_a_result_built_on_other_results_is_put_aside(plain_remote: FolderTransfer, tmp_path: Path) -> None:
+    job = job_of(package(tmp_path / "p"))
+    select, member = job.units
+    ours, theirs = (sealed_result(tmp_path / name, select, name) for name in ("ours", "theirs"))
+    made = sealed_result(tmp_path / "member", member, "m")
+    mailbox = Mailbox(plain_remote)
+
+    def fetched() -> Path | None:
+        root, built_on = tmp_path / "units", {"select0": content(ours)}
+        return mailbox.fetch_result(job, "member0", root, tmp_path / "q", built_on=built_on)
+
+    for built_on in ({"select0": content(theirs)}, {}):
+        mailbox.send_result(job, "member0", made, built_on=built_on, by={"worker_id": "w", "token": 1})
+        assert fetched() is None
+        assert mailbox.results_listed() == frozenset()
+    mailbox.send_result(job, "member0", made, built_on={"select0": content(ours)}, by={"worker_id": "w", "token": 2})
+    assert fetched() == tmp_path / "units/member0/result"
+    manifest = sent_manifest(plain_remote, result_name("member0"))
+    assert manifest is not None
+    assert manifest.meta["published"] == {
+        "worker_id": "w",
+        "token": 2,
+        "job_id": job.job_id,
+        "built_on": {"select0": content(ours)},
+    }
+
+
+def test_a_worker_builds_on_the_result_that_is_on_the_remote(plain_remote: FolderTransfer, tmp_path: Path) -> None:
+    job = job_of(package(tmp_path / "p"))
+    mailbox, units = Mailbox(plain_remote), tmp_path / "units"
+    assert mailbox.follow_result(job, "select0", units, tmp_path / "q") is None
+    own = content(sealed_result(units / "select0" / "result", job.units[0], "made here"))
+    assert mailbox.follow_result(job, "select0", units, tmp_path / "q") is None  # nobody else could build on it
+    others = sealed_result(tmp_path / "other", job.units[0], "made there")
+    mailbox.send_result(job, "select0", others, built_on={}, by={"worker_id": "w"})
+    assert mailbox.follow_result(job, "select0", units, tmp_path / "q") == content(others) != own
+    assert (units / "select0" / "result" / "w").read_text() == "made there"
+
+
+def test_a_status_of_an_older_worker_is_read(plain_remote: FolderTransfer) -> None:
+    old = {
+        "worker_id": "w",
+        "beat": 3,
+        "heartbeat_at": "2026-11-23T00:00:00Z",
+        "state": "training",
+        "progress_frac": 0.5,
+    }
+    plain_remote.write_text("status/workers/w.json", json.dumps(old))
+    (status,) = Mailbox(plain_remote).worker_statuses()
+    assert (status.eta_seconds, status.steps, status.device) == (None, 0, "")

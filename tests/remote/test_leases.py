@@ -8,6 +8,7 @@ from vnfleet.core.errors import RemoteError
 from vnfleet.remote.folder import FolderTransfer
 from vnfleet.remote.leases import HeldLease, LeaseDesk, LeaseLostError, LeaseRecord, LeaseTimes
 from vnfleet.remote.rclone import RemoteUnavailableError
+from vnfleet.remote.timing import SystemTiming
 from vnfleet.remote.transfer import Transfer
 
 QUICK = LeaseTimes(lease_seconds=1.2, heartbeat_seconds=0.2, settle_seconds=0.05)
@@ -40,6 +41,7 @@ def test_a_unit_has_one_holder(remote: Transfer) -> None:
 
 def test_a_race_has_at_most_one_winner(plain_remote: FolderTransfer) -> None:
     times = LeaseTimes(lease_seconds=30, heartbeat_seconds=5, settle_seconds=0.6)
+    plain_remote.make_folder("status")
     won: list[HeldLease] = []
 
     def contend(worker_id: str) -> None:
@@ -54,6 +56,17 @@ def test_a_race_has_at_most_one_winner(plain_remote: FolderTransfer) -> None:
         thread.join()
     assert len(won) == 1
     won[0].renew()
+
+
+def test_a_claim_that_was_written_over_while_it_settled_is_none(plain_remote: FolderTransfer) -> None:
+    class Meanwhile(SystemTiming):
+        def sleep(self, seconds: float) -> None:
+            assert seconds == QUICK.settle_seconds
+            others = read(plain_remote).model_copy(update={"worker_id": "b"})
+            plain_remote.write_text(NAME, others.model_dump_json())
+
+    assert LeaseDesk(plain_remote, "a", QUICK, Meanwhile()).claim("status/j", "u") is None
+    assert read(plain_remote).worker_id == "b"
 
 
 def test_a_released_unit_goes_on_with_a_higher_token(plain_remote: FolderTransfer) -> None:
@@ -80,6 +93,29 @@ def test_a_stale_lease_is_taken_over_after_watching_it(plain_remote: FolderTrans
     assert held.token == 2
     with pytest.raises(LeaseLostError):
         dead.renew()
+
+
+def test_a_worker_that_was_started_again_takes_its_own_lease_at_once(plain_remote: FolderTransfer) -> None:
+    killed = claim(plain_remote, "a")
+    assert killed is not None
+    again = claim(plain_remote, "a")
+    assert again is not None
+    assert again.token == 2
+    with pytest.raises(LeaseLostError):
+        killed.renew()
+
+
+def test_a_lower_token_in_the_file_is_old_news(plain_remote: FolderTransfer) -> None:
+    first = claim(plain_remote, "late")
+    assert first is not None
+    old = plain_remote.read_text(NAME)
+    first.release()
+    held = claim(plain_remote, "b")
+    assert held is not None
+    plain_remote.write_text(NAME, old)  # the one before has not noticed, or the remote shows an old copy
+    held.renew()
+    held.check()
+    assert (read(plain_remote).worker_id, read(plain_remote).token) == ("b", 2)
 
 
 def test_a_living_holder_whose_clock_is_wrong_keeps_its_lease(plain_remote: FolderTransfer) -> None:
@@ -133,7 +169,9 @@ def test_a_torn_lease_file_blocks_only_for_a_lease_time(plain_remote: FolderTran
     desk = LeaseDesk(plain_remote, "a", QUICK)
     assert desk.claim("status/j", "u") is None
     time.sleep(QUICK.lease_seconds)
-    assert desk.claim("status/j", "u") is not None
+    held = desk.claim("status/j", "u")
+    assert held is not None
+    assert held.token > 1000  # above whatever token the torn file held
 
 
 @pytest.mark.parametrize(("lease", "heartbeat"), [(1.0, 0.5), (1.0, 0.0), (0.0, 0.0)])

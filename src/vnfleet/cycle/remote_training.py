@@ -1,118 +1,62 @@
 """The desktop's side of remote training: publish a job, collect verified results, and know when to stop waiting.
 
 Whatever is still open when the deadline nears, or when no worker shows a sign of life, is returned to the caller, who
-trains it on the local CPU. Nothing is lost: finished units are sealed in `checkpoints/` and reused.
+trains it on the local CPU. Nothing is lost: finished units are sealed in `checkpoints/` and reused. A result counts
+only when it was built on the very results that lie here, so that a set is never mixed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, time, timedelta
 from pathlib import Path
-from typing import Any, Protocol
 
-from pydantic import TypeAdapter
-
-from vnfleet.core.clock import Clock, SystemClock
-from vnfleet.core.errors import BadDataError, RemoteError
+from vnfleet.core.clock import ICT
+from vnfleet.core.errors import BadDataError, RemoteError, UsageError
 from vnfleet.core.sealed import verify
-from vnfleet.remote.jobs import (
-    JobRecord,
-    JsonObject,
-    Mailbox,
-    UnitRecord,
-    WorkerStatus,
-    package_id,
-    ready_units,
-    result_name,
-)
-from vnfleet.remote.parcels import send_sealed
-from vnfleet.remote.rclone import RemoteUnavailableError
+from vnfleet.cycle.pace import seconds_left
+from vnfleet.remote.carried import remove_checkpoints, units_with_checkpoints
+from vnfleet.remote.jobs import JobRecord, Mailbox, UnitRecord, WorkerStatus, ready_units, result_name
+from vnfleet.remote.parcels import sent_manifest, withdraw_parcel
+from vnfleet.remote.rclone import RemoteAbsentError, RemoteUnavailableError
+from vnfleet.remote.timing import SystemTiming, Timing
 from vnfleet.remote.transfer import Transfer
+from vnfleet.training.machine.budget import SLACK_FRAC, duration_words, parse_deadline
 
-_JSON_OBJECT: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
-
-
-class RecipeLike(Protocol):
-    """A recipe that knows its JSON (`training.recipe.Recipe`)."""
-
-    def to_json(self) -> str:
-        """Return the recipe as JSON text."""
-        ...
-
-
-class FoldLike(Protocol):
-    """A fold that knows its record (`evaluation.splits.Fold`)."""
-
-    def to_record(self) -> dict[str, object]:
-        """Return the fold as JSON values."""
-        ...
-
-
-class UnitLike(Protocol):
-    """A unit of work (`training.plan.WorkUnit`)."""
-
-    @property
-    def unit_id(self) -> str:
-        """Identity of the unit."""
-        ...
-
-    @property
-    def fold_id(self) -> str:
-        """Fold the unit belongs to."""
-        ...
-
-    @property
-    def depends_on(self) -> tuple[str, ...]:
-        """Units that must be finished first."""
-        ...
-
-    def model_dump(self, *, mode: str) -> dict[str, Any]:
-        """Return the unit as JSON values for ``mode="json"``."""
-        ...
+_MONDAY, _OPENING = 0, time(8, 45)
+_SURE = 2.0  # workers that will need half of the time left are trusted with it, although then none is left for here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteTraining:
-    """What came back: ids of units with a verified local result, ids still open (in job order), and why it ended."""
+    """What came back: ids of units with a verified local result, ids still open (in job order), and why it ended.
+
+    sent_bytes : training data that travelled to the remote.
+    """
 
     job_id: str
     finished: tuple[str, ...]
     open_units: tuple[str, ...]
     reason: str
+    sent_bytes: int = 0
 
 
-def plan_job(
-    *,
-    recipe: RecipeLike,
-    folds: Sequence[FoldLike],
-    units: Sequence[UnitLike],
-    package: Path,
-    data_kind: str,
-    result_kind: str,
-    source_id: str,
-) -> JobRecord:
-    """Return the job for `units` on the sealed training data in `package`; raises `BadDataError` when it is damaged."""
-    return JobRecord(
-        recipe=_JSON_OBJECT.validate_json(recipe.to_json()),
-        folds=tuple(_JSON_OBJECT.validate_python(fold.to_record()) for fold in folds),
-        units=tuple(
-            UnitRecord(
-                unit_id=unit.unit_id,
-                fold_id=unit.fold_id,
-                depends_on=unit.depends_on,
-                body=_JSON_OBJECT.validate_python(unit.model_dump(mode="json")),
-            )
-            for unit in units
-        ),
-        data_id=package_id(verify(package, data_kind)),
-        data_kind=data_kind,
-        result_kind=result_kind,
-        source_id=source_id,
-    )
+def deadline_of(text: str, now: datetime) -> datetime:
+    """Return the moment by which a week has to be done: `text` as under [machine] deadline, or Monday 08:45 ICT.
+
+    A moment that has passed is `now`: a week that goes on after its deadline waits for nobody.
+    """
+    if text.strip():
+        try:
+            return parse_deadline(text, now)
+        except UsageError:
+            return now
+    here = now.astimezone(ICT)
+    monday = here.date() + timedelta(days=(_MONDAY - here.weekday()) % 7)
+    opening = datetime.combine(monday, _OPENING, ICT)
+    return opening if opening > here else opening + timedelta(days=7)
 
 
 def train_remotely(
@@ -124,56 +68,69 @@ def train_remotely(
     poll_seconds: float = 30.0,
     grace_seconds: float = 900.0,
     deadline: datetime | None = None,
+    wait_seconds: float | None = None,
+    seconds_here: Callable[[Sequence[str]], float] | None = None,
     progress: Callable[[int, int, str], None] = lambda *_: None,
-    clock: Clock | None = None,
+    timing: Timing | None = None,
 ) -> RemoteTraining:
     """Publish `job` and collect results into ``workdir/checkpoints/<unit_id>/result`` until it is done or hopeless.
 
-    When no worker showed a heartbeat for `grace_seconds`, or `deadline` (aware) passes, what is open is returned: leave
-    room before it for training on the CPU. `progress` is told (units finished, units in all, note) after every poll.
+    What is open is returned, with the reason, when
+
+    - no worker showed a heartbeat for `grace_seconds`, or none of those alive can do what is left;
+    - `deadline` (aware) or `wait_seconds` is over;
+    - `seconds_here` (what training the given units here takes at the least) says that there is just time left for that,
+      unless the workers say that they need less than half of it;
+    - without `seconds_here`: what the workers still need has not fitted before `deadline` for `grace_seconds`.
+
+    `progress` is told (units finished, units in all, note) after every poll.
 
     Raises `RemoteError` when the remote refuses for good while the job is published (a silent one is a reason to
     return instead), and `BadDataError` when `package` is damaged or is not the job's data.
     """
-    desk = _Desk(
-        job, Mailbox(remote), workdir, grace_seconds=grace_seconds, clock=clock or SystemClock(), deadline=deadline
-    )
+    terms = _Terms(grace_seconds=grace_seconds, deadline=deadline, wait_seconds=wait_seconds, seconds_here=seconds_here)
+    desk = _Desk(job, Mailbox(remote), workdir, terms, timing or SystemTiming())
     if desk.is_done():
         return desk.outcome("everything was finished already")
     try:
-        desk.mailbox.publish(job, package)
+        desk.sent_bytes = desk.mailbox.publish(job, package)
         desk.share_local_results()
     except RemoteUnavailableError as error:
         return desk.outcome(f"the job could not be published: {error.what}")
     reason = desk.wait(poll_seconds, progress)
     with contextlib.suppress(RemoteError):  # a job that stays open costs a worker's time, never correctness
         desk.mailbox.close(job.job_id, reason)
+        desk.tidy()
     return desk.outcome(reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Terms:
+    """How long is waited; see `train_remotely`."""
+
+    grace_seconds: float
+    deadline: datetime | None
+    wait_seconds: float | None
+    seconds_here: Callable[[Sequence[str]], float] | None
 
 
 class _Desk:
     """The state of one wait."""
 
-    def __init__(
-        self,
-        job: JobRecord,
-        mailbox: Mailbox,
-        workdir: Path,
-        *,
-        grace_seconds: float,
-        clock: Clock,
-        deadline: datetime | None,
-    ) -> None:
+    def __init__(self, job: JobRecord, mailbox: Mailbox, workdir: Path, terms: _Terms, timing: Timing) -> None:
         self.job = job
         self.mailbox = mailbox
+        self.sent_bytes = 0
         self._units_root = workdir / "checkpoints"
         self._quarantine = workdir / "quarantine"
-        self._grace_seconds = grace_seconds
-        self._clock = clock
-        self._deadline = deadline
+        self._terms = terms
+        self._timing = timing
         self._beats: dict[str, tuple[int, float]] = {}
-        self._alive_at = time.monotonic()
-        self._finished = {unit.unit_id for unit in job.units if self._is_local(unit.unit_id)}
+        self._started_at = self._alive_at = timing.monotonic()
+        self._late_since: float | None = None
+        self._finished = {
+            unit.unit_id: content for unit in job.units if (content := self._local(unit.unit_id)) is not None
+        }
 
     def is_done(self) -> bool:
         """Return whether every unit has a verified local result."""
@@ -182,85 +139,152 @@ class _Desk:
     def outcome(self, reason: str) -> RemoteTraining:
         """Return what is finished and what is open."""
         ids = [unit.unit_id for unit in self.job.units]
-        finished = tuple(one for one in ids if one in self._finished)
         return RemoteTraining(
             job_id=self.job.job_id,
-            finished=finished,
+            finished=tuple(one for one in ids if one in self._finished),
             open_units=tuple(one for one in ids if one not in self._finished),
             reason=reason,
+            sent_bytes=self.sent_bytes,
         )
 
-    def share_local_results(self) -> None:
-        """Upload finished local results that open units need, so that no worker does them again."""
+    def share_local_results(self, listed: frozenset[str] = frozenset()) -> None:
+        """Upload finished local results that open units need and are not `listed`: no worker is to do them again."""
         needed = {one for unit in self.job.units if unit.unit_id not in self._finished for one in unit.depends_on}
-        for unit_id in sorted(needed & self._finished):
-            folder = self._units_root / unit_id / "result"
-            send_sealed(folder, self.mailbox.remote, result_name(unit_id), self.job.result_kind)
+        for unit in self.job.units:
+            if unit.unit_id in (needed & self._finished.keys()) - listed:
+                self._share(unit)
+
+    def _share(self, unit: UnitRecord) -> None:
+        """Make the result on the remote the one that lies here: what others build on it has to fit it."""
+        name = result_name(unit.unit_id)
+        with contextlib.suppress(BadDataError):
+            there = sent_manifest(self.mailbox.remote, name)
+            if there is not None and there.content_sha256 == self._finished[unit.unit_id]:
+                return
+        with contextlib.suppress(RemoteAbsentError):
+            withdraw_parcel(self.mailbox.remote, name)
+        self.mailbox.send_result(
+            self.job,
+            unit.unit_id,
+            self._units_root / unit.unit_id / "result",
+            built_on=self._built_on(unit),
+            by={"worker_id": "desktop"},
+        )
 
     def wait(self, poll_seconds: float, progress: Callable[[int, int, str], None]) -> str:
         """Collect results until there is a reason to stop; return it."""
-        note = "waiting for a worker"
         while True:
             try:
                 listed = self.mailbox.results_listed()
                 self._collect(listed)
+                self.share_local_results(listed)
                 alive = self._alive_workers()
                 note = f"{len(alive)} worker(s) alive"
             except RemoteError as error:
                 alive, note = {}, f"the remote does not answer: {error.what}"
-            progress(len(self._finished), len(self.job.units), note)
-            reason = self._reason_to_stop(alive, note)
+            left = self._seconds_left(alive)
+            words = "" if left is None or self.is_done() else f", about {duration_words(left)} left"
+            progress(len(self._finished), len(self.job.units), note + words)
+            reason = self._reason_to_stop(alive, left, note)
             if reason is not None:
                 return reason
-            time.sleep(poll_seconds)
+            self._timing.sleep(poll_seconds)
+
+    def tidy(self) -> None:
+        """Remove the checkpoints of finished units from the remote, such as those of a worker that was too late."""
+        for unit_id in sorted(units_with_checkpoints(self.mailbox.remote) & self._finished.keys()):
+            remove_checkpoints(self.mailbox.remote, unit_id)
 
     def _collect(self, listed: frozenset[str]) -> None:
         for unit in self.job.units:
-            if unit.unit_id in listed and unit.unit_id not in self._finished:
-                folder = self.mailbox.fetch_result(self.job, unit.unit_id, self._units_root, self._quarantine)
-                if folder is not None:
-                    self._finished.add(unit.unit_id)
+            if unit.unit_id in self._finished or unit.unit_id not in listed:
+                continue
+            if not self._finished.keys() >= set(unit.depends_on):
+                continue  # whether it was built on the right ones cannot be said yet
+            folder = self.mailbox.fetch_result(
+                self.job, unit.unit_id, self._units_root, self._quarantine, built_on=self._built_on(unit)
+            )
+            if folder is not None:
+                self._finished[unit.unit_id] = verify(folder, self.job.result_kind).content_sha256
+            else:
+                self._share_what_is_needed(unit)
 
-    def _reason_to_stop(self, alive: Mapping[str, WorkerStatus], note: str) -> str | None:
+    def _share_what_is_needed(self, unit: UnitRecord) -> None:
+        for needed in self.job.units:
+            if needed.unit_id in unit.depends_on:
+                self._share(needed)
+
+    def _built_on(self, unit: UnitRecord) -> dict[str, str]:
+        return {needed: self._finished[needed] for needed in unit.depends_on}
+
+    def _seconds_left(self, alive: Mapping[str, WorkerStatus]) -> float | None:
+        able = [status for status in alive.values() if self._refusal(status) is None]
+        unfinished = [unit for unit in self.job.units if unit.unit_id not in self._finished]
+        return seconds_left(unfinished, able, self.job.job_id)
+
+    def _reason_to_stop(self, alive: Mapping[str, WorkerStatus], left: float | None, note: str) -> str | None:
         if self.is_done():
             return "done"
-        if self._deadline is not None and self._clock.now() >= self._deadline:
-            return "the deadline is near"
+        now, terms = self._timing.monotonic(), self._terms
+        if terms.wait_seconds is not None and now - self._started_at >= terms.wait_seconds:
+            return f"waited for {duration_words(terms.wait_seconds)}"
+        late = self._too_late(left)
+        if late is not None:
+            return late
         if alive:
-            self._alive_at = time.monotonic()
-        elif time.monotonic() - self._alive_at >= self._grace_seconds:
-            return f"no worker showed a heartbeat for {self._grace_seconds:.0f} s ({note})"
+            self._alive_at = now
+        elif now - self._alive_at >= terms.grace_seconds:
+            return f"no worker showed a heartbeat for {terms.grace_seconds:.0f} s ({note})"
         refusals = [self._refusal(status) for status in alive.values()]
         given_up = [refusal for refusal in refusals if refusal is not None]
         if given_up and len(given_up) == len(refusals):
             return f"no worker can do what is left: {given_up[0]}"
         return None
 
+    def _too_late(self, left: float | None) -> str | None:
+        """Return why there is no time left to wait, or None; `left` are the seconds the workers still need."""
+        terms = self._terms
+        if terms.deadline is None:
+            return None
+        there_is = (terms.deadline - self._timing.now()).total_seconds()
+        if there_is <= 0:
+            return "the deadline is near"
+        if terms.seconds_here is not None:
+            here = terms.seconds_here([unit.unit_id for unit in self.job.units if unit.unit_id not in self._finished])
+            if here * (1.0 + SLACK_FRAC) < there_is or (left is not None and _SURE * left <= there_is):
+                return None
+            return f"the deadline is near: {duration_words(there_is)} are left, training the rest here takes as long"
+        now, is_late = self._timing.monotonic(), left is not None and left > there_is
+        self._late_since = (now if self._late_since is None else self._late_since) if is_late else None
+        if left is None or self._late_since is None or now - self._late_since < terms.grace_seconds:
+            return None
+        return f"the workers need {duration_words(left)} more, {duration_words(there_is)} are left before the deadline"
+
     def _refusal(self, status: WorkerStatus) -> str | None:
         """Return why a worker will do nothing more for this job, or None when it may."""
         ready = [unit.unit_id for unit in ready_units(self.job, frozenset(self._finished))]
-        if all(unit_id in status.failed for unit_id in ready):
+        if ready and all(unit_id in status.failed for unit_id in ready):
             return status.failed[ready[0]]
         return status.refused_jobs.get(self.job.job_id)
 
     def _alive_workers(self) -> dict[str, WorkerStatus]:
         """Return workers whose heartbeat moved within the grace period, on this machine's own clock."""
-        now = time.monotonic()
+        now = self._timing.monotonic()
         alive: dict[str, WorkerStatus] = {}
         for status in self.mailbox.worker_statuses():
             beat, changed_at = self._beats.get(status.worker_id, (-1, 0.0))
             if beat != status.beat:
                 # At first sight only the file's own time tells an old worker from a living one.
-                age = (datetime.now(UTC) - status.heartbeat_at).total_seconds() if beat < 0 else 0.0
+                age = (self._timing.now() - status.heartbeat_at).total_seconds() if beat < 0 else 0.0
                 changed_at = now - max(0.0, age)
                 self._beats[status.worker_id] = (status.beat, changed_at)
-            if status.state != "stopped" and now - changed_at < self._grace_seconds:
+            if status.state != "stopped" and now - changed_at < self._terms.grace_seconds:
                 alive[status.worker_id] = status
         return alive
 
-    def _is_local(self, unit_id: str) -> bool:
+    def _local(self, unit_id: str) -> str | None:
+        """Return the content hash of a unit's result here; None when there is no whole one."""
         try:
-            verify(self._units_root / unit_id / "result", self.job.result_kind)
+            return verify(self._units_root / unit_id / "result", self.job.result_kind).content_sha256
         except BadDataError:
-            return False
-        return True
+            return None

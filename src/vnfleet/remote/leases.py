@@ -10,16 +10,15 @@ two heartbeats on the observer's own clock.
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from vnfleet.core.errors import RemoteError
 from vnfleet.remote.rclone import RemoteAbsentError, RemoteUnavailableError
+from vnfleet.remote.timing import SystemTiming, Timing
 from vnfleet.remote.transfer import Transfer
 
 LEASE_SUFFIX = ".lease.json"
@@ -62,12 +61,13 @@ class LeaseRecord(BaseModel):
 
 
 class LeaseDesk:
-    """Claims for one worker in the folder `status/<job_id>/`."""
+    """Claims for one worker in the folder `status/<job_id>/`; no two living workers may have one id."""
 
-    def __init__(self, remote: Transfer, worker_id: str, times: LeaseTimes) -> None:
+    def __init__(self, remote: Transfer, worker_id: str, times: LeaseTimes, timing: Timing | None = None) -> None:
         self._remote = remote
         self._worker_id = worker_id
         self._times = times
+        self._timing = timing or SystemTiming()
         self._watched: dict[str, tuple[str, float]] = {}
 
     def claim(self, folder: str, unit_id: str) -> HeldLease | None:
@@ -77,32 +77,38 @@ class LeaseDesk:
         before = _parse(text)
         if text is not None and not self._is_free(name, text, before):
             return None
-        token = 1 if before is None else before.token + 1
+        token = self._next_token(text, before)
         claim = self._fresh(unit_id, token, beat=0)
+        written_at = self._timing.monotonic()
         self._remote.write_text(name, claim.model_dump_json())
-        written_at = time.monotonic()
-        time.sleep(self._times.settle_seconds)
+        self._timing.sleep(self._times.settle_seconds)
         if not claim.same_claim(_parse(_read_text(self._remote, name))):
             return None
         self._watched.pop(name, None)
-        return HeldLease(self._remote, name, claim, self._times, written_at)
+        return HeldLease(self._remote, name, claim, self._times, written_at, self._timing)
+
+    def _next_token(self, text: str | None, before: LeaseRecord | None) -> int:
+        """Return a token above every earlier one; what a torn file held is not known, so the seconds since 1970."""
+        if text is None:
+            return 1
+        return int(self._timing.now().timestamp()) if before is None else before.token + 1
 
     def _is_free(self, name: str, text: str, lease: LeaseRecord | None) -> bool:
-        """Return whether a lease file may be taken over (released, or expired and unchanged while watched)."""
-        if lease is not None and lease.state == "released":
-            return True
+        """Return whether a lease file may be taken over: released, our own, or expired and unchanged while watched."""
+        if lease is not None and (lease.state == "released" or lease.worker_id == self._worker_id):
+            return True  # an id has one living process: what it held before it was killed is free at once
         seen_text, seen_at = self._watched.get(name, ("", 0.0))
         if seen_text != text:
-            self._watched[name] = (text, time.monotonic())
+            self._watched[name] = (text, self._timing.monotonic())
             return False
-        unchanged_seconds = time.monotonic() - seen_at
+        unchanged_seconds = self._timing.monotonic() - seen_at
         if lease is None:  # torn or damaged: nobody can renew it, so it only has to stay that way
             return unchanged_seconds >= self._times.lease_seconds
-        expired = datetime.now(UTC) >= lease.expires_at
+        expired = self._timing.now() >= lease.expires_at
         return expired and unchanged_seconds >= 2 * self._times.heartbeat_seconds
 
     def _fresh(self, unit_id: str, token: int, beat: int) -> LeaseRecord:
-        now = datetime.now(UTC)
+        now = self._timing.now()
         expires_at = now + timedelta(seconds=self._times.lease_seconds)
         return LeaseRecord(
             unit_id=unit_id, worker_id=self._worker_id, token=token, beat=beat, heartbeat_at=now, expires_at=expires_at
@@ -112,7 +118,16 @@ class LeaseDesk:
 class HeldLease:
     """A lease this worker holds. `renew` and `check` may be called from different threads."""
 
-    def __init__(self, remote: Transfer, name: str, record: LeaseRecord, times: LeaseTimes, written_at: float) -> None:
+    def __init__(
+        self,
+        remote: Transfer,
+        name: str,
+        record: LeaseRecord,
+        times: LeaseTimes,
+        written_at: float,
+        timing: Timing | None = None,
+    ) -> None:
+        self._timing = timing or SystemTiming()
         self._remote = remote
         self._name = name
         self._record = record
@@ -126,9 +141,14 @@ class HeldLease:
         """The fencing token of this claim."""
         return self._record.token
 
+    @property
+    def worker_id(self) -> str:
+        """Who holds it."""
+        return self._record.worker_id
+
     def check(self) -> None:
         """Raise `LeaseLostError` when the lease is lost or could not be renewed in time (own monotonic clock)."""
-        if self._lost_to is None and time.monotonic() - self._renewed_at >= self._times.lease_seconds:
+        if self._lost_to is None and self._timing.monotonic() - self._renewed_at >= self._times.lease_seconds:
             self._lost_to = "nobody: it ran out before it could be renewed"
         if self._lost_to is not None:
             raise LeaseLostError("the lease on a unit was lost", where=self._name, found=f"now with {self._lost_to}")
@@ -159,10 +179,11 @@ class HeldLease:
                 self._lost_to = self._lost_to or "nobody: it was given back"
 
     def _renew_if_ours(self) -> None:
-        started = time.monotonic()
-        now = datetime.now(UTC)
+        started = self._timing.monotonic()
+        now = self._timing.now()
         found = _parse(_read_text(self._remote, self._name))
-        if found is not None and not self._record.same_claim(found):
+        # A lower token is an old copy of the file, or a holder before us that has not noticed yet: ours counts.
+        if found is not None and not self._record.same_claim(found) and found.token >= self._record.token:
             self._lost_to = f"{found.worker_id} (token {found.token})"
         self.check()
         update = {
@@ -173,30 +194,6 @@ class HeldLease:
         renewed = self._record.model_copy(update=update)
         self._remote.write_text(self._name, renewed.model_dump_json())
         self._record, self._renewed_at = renewed, started
-
-
-class Pulse:
-    """A daemon thread that calls `beat` every `seconds` while the block runs; a beat that fails is skipped."""
-
-    def __init__(self, seconds: float, beat: Callable[[], None]) -> None:
-        self._seconds = seconds
-        self._beat = beat
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="vnfleet-heartbeat", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=60)
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._seconds):
-            try:
-                self._beat()
-            except (RemoteError, OSError):  # a missed beat; the lease itself decides when that is too many
-                continue
 
 
 def _read_text(remote: Transfer, name: str) -> str | None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from pydantic import JsonValue, ValidationError
 
 from vnfleet.core.atomic import TMP_MARK, disk_errors_for_people, fsync_file, fsync_folder, replace, write_text
 from vnfleet.core.errors import BadDataError
@@ -18,15 +20,23 @@ from vnfleet.core.sealed import MANIFEST_NAME, Manifest, read_manifest, verify
 from vnfleet.remote.rclone import RemoteAbsentError
 from vnfleet.remote.transfer import Transfer
 
+PUBLISHED = "published"  # in the meta of a manifest on the remote: who sent it, and what it was built on
 _ATTEMPTS = 2
 
 
 def send_sealed(
-    folder: Path, remote: Transfer, name: str, kind: str, before_manifest: Callable[[], None] = lambda: None
+    folder: Path,
+    remote: Transfer,
+    name: str,
+    kind: str,
+    before_manifest: Callable[[], None] = lambda: None,
+    *,
+    published: Mapping[str, JsonValue] | None = None,
 ) -> bool:
     """Upload the sealed `folder` as `name`, manifest last; return False when a manifest is already there.
 
     `before_manifest` runs between payload and manifest and may raise to keep the parcel from counting.
+    `published` is added to the manifest on the remote, for whoever fetches it.
     Raises `BadDataError` when the local folder does not verify.
     """
     manifest = verify(folder, kind)
@@ -34,8 +44,25 @@ def send_sealed(
         return False
     remote.put_folder(folder, name, sorted(manifest.files))
     before_manifest()
-    remote.put_file(folder / MANIFEST_NAME, f"{name}/{MANIFEST_NAME}")
+    if published is None:
+        remote.put_file(folder / MANIFEST_NAME, f"{name}/{MANIFEST_NAME}")
+    else:
+        stamped = manifest.model_copy(update={"meta": {**manifest.meta, PUBLISHED: dict(published)}})
+        remote.write_text(f"{name}/{MANIFEST_NAME}", stamped.model_dump_json(indent=1))
     return True
+
+
+def sent_manifest(remote: Transfer, name: str) -> Manifest | None:
+    """Return the manifest of the sealed folder `name` as it is on the remote; None when there is none.
+
+    Nothing it says has been proved yet: that is for `fetch_sealed`. Raises `BadDataError` when it cannot be read.
+    """
+    try:
+        return Manifest.model_validate_json(remote.read_text(f"{name}/{MANIFEST_NAME}"))
+    except RemoteAbsentError:
+        return None
+    except ValidationError as error:
+        raise BadDataError("a manifest on the remote is damaged", where=name) from error
 
 
 def fetch_sealed(
@@ -57,7 +84,7 @@ def fetch_sealed(
             manifest = verify(target, kind)
             accept(manifest)
         except BadDataError:
-            _set_aside(target, quarantine)
+            set_aside(target, quarantine)
         else:
             return manifest
     for attempt in range(1, _ATTEMPTS + 1):
@@ -70,7 +97,7 @@ def fetch_sealed(
         except BadDataError:
             # A manifest that lands while its folder is listed, or one bad connection, deserves one more look.
             if attempt == _ATTEMPTS:
-                _set_aside(scratch, quarantine)
+                set_aside(scratch, quarantine)
                 raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -115,7 +142,8 @@ def _fetch_once(
     return manifest
 
 
-def _set_aside(folder: Path, quarantine: Path) -> None:
+def set_aside(folder: Path, quarantine: Path) -> None:
+    """Move what must not be used to `quarantine`, for a person to look at."""
     if folder.exists():
         quarantine.mkdir(parents=True, exist_ok=True)
         replace(folder, quarantine / f"{folder.name.lstrip('.')}-{uuid.uuid4().hex[:8]}")

@@ -44,7 +44,7 @@ def prove(runner: Runner, week: WeekContext, evaluated: StepOutcome, backtested:
 
     def work(scratch: Path) -> StepResult:
         ids, scores, candidate = model_ids_of(evaluated), read_scores(evaluated), better_strategy(evaluated)
-        forecasts = read_predictions_of(week, evaluated, (ids[candidate], ids[LIGHTGBM]))
+        forecasts = read_predictions_of(week, evaluated, [ids[name] for name in (candidate, LIGHTGBM) if name in ids])
         proof = prove_skill(
             forecasts[ids[candidate]],
             week.outcomes(),
