@@ -56,7 +56,16 @@ def test_the_pool_gets_the_planned_layout_the_sealed_rows_and_the_memory_of_the_
     jobs: list[EngineJob] = []
     monkeypatch.setattr("vnfleet.training.engines.pool.run_units", lambda _units, job, _told: jobs.append(job))
     monkeypatch.setattr("vnfleet.cycle.steps.planning.performance_cores", lambda: (0, 1, 2, 3))
-    plan = PlanOfWork(recipe=Recipe(), processes=2, threads=2, compiled=False, words="")
+    plan = PlanOfWork(
+        recipe=Recipe(),
+        processes=2,
+        threads=2,
+        compiled=False,
+        seconds_per_step=0.0,
+        words="",
+        path=tmp_path / "work.json",
+        key="",
+    )
     run_plan(cast("WeekContext", world), plan, units, data)
     (job,) = jobs
     assert (job.num_processes, job.num_threads) == (2, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -36,6 +37,8 @@ def worker(
     once: Once = False,
     idle_exit: IdleExit = None,
     poll_seconds: PollSeconds = 20.0,
+    device: o.Device = None,
+    config: o.Config = None,
     workdir: o.Workdir = o.WORKDIR,
     as_json: o.Json = False,
 ) -> int:
@@ -43,10 +46,14 @@ def worker(
     terminal = terminal_of(context, workdir, as_json=as_json)
     from vnfleet.cycle.worker import run_worker  # noqa: PLC0415
     from vnfleet.remote.opening import open_remote  # noqa: PLC0415
+    from vnfleet.settings import find_settings, load_settings  # noqa: PLC0415
 
+    given = {} if device is None else {"machine": {"device": device}}
+    settings = load_settings(file=find_settings(config, workdir), environ=os.environ, overrides=given)
     done = run_worker(
-        open_remote(remote),
+        open_remote(remote, bandwidth_limit=settings.remote.bandwidth_limit),
         workdir,
+        machine=settings.machine,
         once=once,
         idle_exit_seconds=None if idle_exit is None else idle_exit * 60,
         poll_seconds=poll_seconds,

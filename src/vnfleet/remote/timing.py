@@ -9,9 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol
 
+from vnfleet.core.clock import Clock, SystemClock
 from vnfleet.core.errors import RemoteError
 
 _STOP_SECONDS = 60.0
@@ -50,11 +51,14 @@ class Timing(Protocol):
 
 
 class SystemTiming:
-    """The machine's own clocks, and daemon threads for what recurs."""
+    """The machine's own clocks (`clock` for the time of day), and daemon threads for what recurs."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
 
     def now(self) -> datetime:
         """Return the current time in UTC."""
-        return datetime.now(UTC)
+        return self._clock.now()
 
     def monotonic(self) -> float:
         """Return the seconds of the system's monotonic clock."""

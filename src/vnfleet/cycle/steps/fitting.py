@@ -6,24 +6,21 @@ import dataclasses
 import difflib
 import json
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from vnfleet.core.atomic import write_text
-from vnfleet.core.errors import RemoteError, UsageError
+from vnfleet.core.errors import UsageError
 from vnfleet.core.ids import canonical_json, sha256_of_file, short_id
 from vnfleet.core.sealed import is_whole
 from vnfleet.cycle.context import WeekContext
-from vnfleet.cycle.local_engine import training_job
-from vnfleet.cycle.remote_training import train_remotely
 from vnfleet.cycle.runner import Facts, Runner, StepOutcome, StepResult, StepSpec
 from vnfleet.cycle.status import remember_plan
-from vnfleet.cycle.steps.planning import PlanOfWork, plan_of_week, run_plan, sealed_package
+from vnfleet.cycle.steps.planning import PlanOfWork, plan_of_week, run_plan
+from vnfleet.cycle.steps.remote_fitting import trained_remotely
 from vnfleet.evaluation.splits import Fold
 from vnfleet.model.artifact import artifact_name, read_artifact
-from vnfleet.remote.opening import open_remote
 from vnfleet.training.dataset import TrainingData
 from vnfleet.training.engines.local import is_finished
 from vnfleet.training.forecast import fold_models
@@ -47,11 +44,10 @@ def train(runner: Runner, week: WeekContext, features: StepOutcome) -> StepOutco
         "universe": [universe.models, universe.window_sessions, list(universe.pinned), list(universe.excluded)],
     }
     plan = plan_of_week(runner.folder, week, features.text("cube_id"), chosen)
-    recipe = week.recipe = plan.recipe
-    strategy = recipe.training.strategy
+    week.recipe = plan.recipe
     inputs: Facts = {
         "cube_id": features.text("cube_id"),
-        "recipe_id": recipe.recipe_id,
+        "recipe_id": plan.recipe.recipe_id,
         **chosen,
         "only": list(week.only),
     }
@@ -59,9 +55,12 @@ def train(runner: Runner, week: WeekContext, features: StepOutcome) -> StepOutco
     def work(scratch: Path) -> StepResult:
         folds, data = week.folds(), week.data()
         symbols = wanted_symbols(week.only, week.live().universe)
-        units = plan_units(recipe, data, folds)
+        asked = plan_units(plan.recipe, data, folds)
+        remember_plan(runner.folder, [unit.unit_id for unit in asked])
+        kept, where = _run_units(week, plan, asked, data, folds)
+        recipe = week.recipe = kept.recipe
+        strategy, units = recipe.training.strategy, plan_units(recipe, data, folds)
         remember_plan(runner.folder, [unit.unit_id for unit in units])
-        where = _run_units(week, plan, units, data, folds)
         paths = write_model_set(week.folders.models, recipe, week.live(), data, week.folders.units, strategy, symbols)
         if not week.is_partial:
             _remove_strangers(week.folders.models, paths)
@@ -72,7 +71,7 @@ def train(runner: Runner, week: WeekContext, features: StepOutcome) -> StepOutco
         write_text(scratch / MODELS_NAME, json.dumps({path.name: sha256_of_file(path) for path in paths}, indent=1))
         years = ", ".join(fold.fold_id for fold in folds)
         return StepResult(
-            summary=f"{len(units)} units over folds {years}{where}; {len(paths)} artifacts in models/ ({plan.words})",
+            summary=f"{len(units)} units over folds {years}{where}; {len(paths)} artifacts in models/ ({kept.words})",
             facts={
                 "recipe_id": recipe.recipe_id,
                 "unit_ids": [unit.unit_id for unit in units],
@@ -83,7 +82,7 @@ def train(runner: Runner, week: WeekContext, features: StepOutcome) -> StepOutco
                 "validation_ic": models.valid_rank_ic,
                 "penalty": selection.penalty,
                 "epochs": selection.epochs,
-                "plan_of_work": plan.words,
+                "plan_of_work": kept.words,
             },
         )
 
@@ -114,37 +113,18 @@ def wanted_symbols(only: Sequence[str], universe: Sequence[str]) -> tuple[str, .
 
 def _run_units(
     week: WeekContext, plan: PlanOfWork, units: Sequence[WorkUnit], data: TrainingData, folds: Sequence[Fold]
-) -> str:
-    """Finish every unit and say where; what a remote leaves open is trained here."""
+) -> tuple[PlanOfWork, str]:
+    """Finish every unit; what workers leave open is trained here, with fewer seeds if the time asks for it.
+
+    Return the plan that was kept to, and where it was done in words.
+    """
     reused = sum(is_finished(week.folders.units, unit) for unit in units)
     words = f" ({reused} reused)" if reused else ""
     if week.config.remote.mode == "hybrid" and reused < len(units):
-        words += f" ({_run_remotely(week, units, data, folds)})"
-    run_plan(week, plan, units, data)
-    return words
-
-
-def _run_remotely(week: WeekContext, units: Sequence[WorkUnit], data: TrainingData, folds: Sequence[Fold]) -> str:
-    """Send the units through the remote and bring back what workers finish; return how it went in words."""
-    config = week.config.remote
-    package = sealed_package(week, data)
-    job = training_job(week.recipe, folds, units, package)
-    try:
-        back = train_remotely(
-            job,
-            package,
-            open_remote(config.remote, bandwidth_limit=config.bandwidth_limit),
-            week.folders.workdir,
-            poll_seconds=config.poll_seconds,
-            grace_seconds=config.grace_minutes * 60,
-            deadline=week.clock.now() + timedelta(minutes=config.wait_minutes),
-            progress=lambda done, total, note: week.observer.progress("train", done, total, f"remote: {note}"),
-        )
-    except RemoteError as error:
-        # A remote that refuses (expired token, unknown name) must not cost the week: everything is trained here.
-        return f"everything trained here, the remote failed: {error.what}"
-    left = f", {len(back.open_units)} trained here: {back.reason}" if back.open_units else ""
-    return f"{len(back.finished)} of {len(units)} from the remote{left}"
+        plan, where = trained_remotely(week, plan, units, data, folds)
+        words += f" ({where})"
+    run_plan(week, plan, plan_units(plan.recipe, data, folds), data)
+    return plan, words
 
 
 def _remove_strangers(models: Path, paths: Sequence[Path]) -> None:

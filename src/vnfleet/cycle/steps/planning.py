@@ -38,7 +38,9 @@ from vnfleet.training.machine.work import (
     fitted_recipe,
     new_record,
     plan_of_work,
+    read_work,
     work_key,
+    write_work,
 )
 from vnfleet.training.plan import WorkUnit, plan_units
 from vnfleet.training.recipe import Recipe
@@ -53,13 +55,23 @@ _PROCESS_BYTES = 600 * 2**20  # an interpreter with torch, before any data
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOfWork:
-    """What a week trains, and how: `recipe` is the one that fits the time, `words` say how that came about."""
+    """What a week trains, and how.
+
+    Attributes
+    ----------
+    recipe : the one that fits the time. processes, threads, compiled : how the cores are shared.
+    seconds_per_step : as measured here, 0 where nothing had to be. words : how all that came about.
+    path, key : where the plan is written down, and its identity.
+    """
 
     recipe: Recipe
     processes: int
     threads: int
     compiled: bool
+    seconds_per_step: float
     words: str
+    path: Path
+    key: str
 
 
 def plan_of_week(folder: Path, week: WeekContext, cube_id: str, folds_facts: Facts) -> PlanOfWork:
@@ -86,8 +98,49 @@ def plan_of_week(folder: Path, week: WeekContext, cube_id: str, folds_facts: Fac
         processes=layout.processes,
         threads=layout.threads,
         compiled=layout.compiled,
+        seconds_per_step=layout.seconds_per_step,
         words=words,
+        path=folder / WORK_NAME,
+        key=key,
     )
+
+
+def with_fewer_seeds(plan: PlanOfWork, num_seeds: int) -> PlanOfWork:
+    """Return the plan with only so many members, written down so that a resumed week keeps to it.
+
+    Units of a member do not depend on how many there are: what is finished stays.
+    """
+    record = read_work(plan.path, plan.key)
+    assert record is not None, "a plan of work is written down before anything is trained"
+    lowered = record.model_copy(update={"budget": dataclasses.replace(record.budget, num_seeds=num_seeds)})
+    write_work(plan.path, lowered)
+    training = dataclasses.replace(plan.recipe.training, num_seeds=num_seeds)
+    words = f"{plan.words}; {num_seeds} seed{'s' if num_seeds > 1 else ''} only, to end in time without workers"
+    return dataclasses.replace(plan, recipe=dataclasses.replace(plan.recipe, training=training), words=words)
+
+
+def training_seconds(week: WeekContext, plan: PlanOfWork, units: Sequence[WorkUnit]) -> float | None:
+    """Return how long what is open of `units` takes here; None where no step was measured."""
+    if not plan.seconds_per_step:
+        return None
+    recipe, root, step = plan.recipe, week.folders.units, plan.seconds_per_step
+    num_primary = len(week.live().universe)
+    estimate = estimate_work(
+        units,
+        recipe,
+        StepCosts.shared(step, recipe, num_symbols=len(week.data().symbols), num_primary=num_primary),
+        processes=plan.processes,
+        finished={unit.unit_id for unit in units if is_finished(root, unit)},
+        separate_costs=StepCosts.separate(step, recipe) if recipe.training.strategy == "separate" else None,
+    )
+    return estimate.seconds
+
+
+def reserved_seconds(week: WeekContext) -> float:
+    """Return the seconds to keep for the steps after training, as long as they ever took here."""
+    after = STEPS[STEPS.index("train") + 1 : STEPS.index(week.last_step) + 1]
+    earlier = [{step.name: step.seconds for step in read_steps(one)} for one in _cycles(week.folders.cycles)]
+    return reserve_after(after, earlier)
 
 
 def check_settings(config: CycleConfig, now: datetime, *, is_planned: bool = False) -> None:
@@ -146,13 +199,11 @@ class _Decision:
     def made(self, here: MachineFacts) -> WorkRecord:
         """Decide: the layout from a measurement, then seeds and epochs from the time there is."""
         week, layout = self.week, self.layout()
-        after = STEPS[STEPS.index("train") + 1 : STEPS.index(week.last_step) + 1]
-        earlier = [{step.name: step.seconds for step in read_steps(one)} for one in _cycles(week.folders.cycles)]
         left = time_left(
             budget_minutes=self.machine.budget_minutes,
             deadline=self.machine.deadline,
             now=week.clock.now(),
-            reserve_seconds=reserve_after(after, earlier),
+            reserve_seconds=reserved_seconds(week),
         )
         training = self.asked.training
         choice: BudgetChoice = fit_to_budget(
