@@ -66,9 +66,11 @@ def worker(
 
 
 def status(context: typer.Context, workdir: o.Workdir = o.WORKDIR, as_json: o.Json = False) -> int:
-    """Show the current release, the last week's steps and the training units that are still open."""
+    """Show the current release, the last week's steps, open training units, and every worker of the remote."""
     terminal = terminal_of(context, workdir, as_json=as_json)
+    from vnfleet.cycle.remote_workers import WORKER_COLUMNS, look_at_workers  # noqa: PLC0415
     from vnfleet.cycle.status import look  # noqa: PLC0415
+    from vnfleet.settings import find_settings, load_settings  # noqa: PLC0415
 
     seen = look(workdir)
     terminal.say(f"current release: {seen.release_id or 'none yet'}")
@@ -79,7 +81,14 @@ def status(context: typer.Context, workdir: o.Workdir = o.WORKDIR, as_json: o.Js
     if seen.cycle_id is not None:
         terminal.table(f"Week {seen.cycle_id}", ("step", "result", "seconds"), rows)
         terminal.say(f"open training units: {len(seen.open_units)} of {seen.planned_units}")
-    terminal.document({"ok": True, "exit_code": 0, **seen.as_json()})
+    settings = load_settings(file=find_settings(None, workdir), environ=os.environ)
+    workers, trouble = look_at_workers(settings.remote.remote, datetime.now(UTC))
+    if workers:
+        terminal.table("Workers", WORKER_COLUMNS, [view.row() for view in workers])
+    if trouble:
+        terminal.note(trouble)
+    listed = {"workers": [view.as_json() for view in workers], "workers_trouble": trouble}
+    terminal.document({"ok": True, "exit_code": 0, **seen.as_json(), **listed})
     return 0
 
 

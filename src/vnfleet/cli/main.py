@@ -16,7 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 from vnfleet import __version__
-from vnfleet.cli import bench, looking, packing, serving, week
+from vnfleet.cli import bench, looking, packing, remote, serving, week
 from vnfleet.cli.options import join_symbols
 from vnfleet.cli.terminal import Terminal
 from vnfleet.core.atomic import is_disk_full
@@ -52,6 +52,7 @@ def _root(
 
 week.register(app)
 packing.register(app)
+remote.register(app)
 serving.register(app)
 looking.register(app)
 bench.register(app)

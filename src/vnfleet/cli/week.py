@@ -47,9 +47,7 @@ AcceptDegraded = Annotated[
 ]
 Leaks = Annotated[
     bool,
-    typer.Option(
-        "--leaks", help="Also prove that no forecast knows its future: cut, poison, shuffle, compare."
-    ),
+    typer.Option("--leaks", help="Also prove that no forecast knows its future: cut, poison, shuffle, compare."),
 ]
 _WIDE_TERMINAL = 140
 _DEMO_WORKDIR = Path("vnfleet-demo")

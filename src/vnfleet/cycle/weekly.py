@@ -25,6 +25,7 @@ from vnfleet.cycle.context import Record, WeekContext
 from vnfleet.cycle.gathering import Gathering
 from vnfleet.cycle.inference import serving_path
 from vnfleet.cycle.leaks import prove_no_leaks
+from vnfleet.cycle.mirror import mirror_in_words
 from vnfleet.cycle.runner import STEPS, Observer, Runner, SilentObserver, StepOutcome, latest_cycle, read_steps
 from vnfleet.cycle.sources import sources_of
 from vnfleet.cycle.status import step_json
@@ -144,6 +145,12 @@ def run_cycle(
             if step.name == last_step:
                 break
         done = _what_it_came_to(runner, week)
+        remote = config.remote
+        if remote.remote and not week.is_partial and STEPS.index(last_step) >= STEPS.index("deploy"):
+            models_prod = week.folders.models_prod
+            week.observer.told(
+                "mirror", mirror_in_words(models_prod, remote.remote, bandwidth_limit=remote.bandwidth_limit)
+            )
         if leaks:
             week.observer.step_started("leaks")
             told = partial(week.observer.progress, "leaks", 0, 1)
