@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import polars as pl
 import pytest
@@ -13,7 +14,9 @@ import pytest
 from vnfleet.cli.main import main
 from vnfleet.core.errors import UsageError
 from vnfleet.cycle.runner import STEPS
-from vnfleet.cycle.weekly import Week, forecast_now
+from vnfleet.cycle.steps.trading import known_to
+from vnfleet.cycle.trials import read_trials
+from vnfleet.cycle.weekly import Week, forecast_now, run_cycle
 from vnfleet.evaluation.metrics import SUMMARY_SCHEMA
 from vnfleet.model.artifact import read_artifact
 from vnfleet.releases.deploy import current_release
@@ -23,6 +26,8 @@ from vnfleet.settings import write_resolved
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Factory
+
+    from vnfleet.cycle.context import WeekContext
 
 pytestmark = pytest.mark.xdist_group("end_to_end")
 
@@ -108,6 +113,37 @@ def test_next_week_reuses_the_finished_year_and_refreshes_the_live_set(factory: 
     assert now.previous_release_id == first.release_id
     page = week.report.read_text(encoding="utf-8") if week.report else ""
     assert str(factory.next_week) in page
+
+
+def test_another_way_to_choose_folds_or_symbols_is_no_refresh(factory: Factory) -> None:
+    folds = dataclasses.replace(factory.config.folds, min_train_sessions=240)
+    week = factory.run(factory.next_week, config=dataclasses.replace(factory.config, folds=folds))
+    assert week.decision is not None
+    assert week.decision.kind == "recipe"
+
+
+def test_every_variant_that_was_looked_at_is_counted(factory: Factory) -> None:
+    log = factory.workdir / "logs" / "trials"
+    assert read_trials(log).num_trials == 2  # the adapted and the pooled models
+    for slots in (5, 8):
+        portfolio = dataclasses.replace(factory.config.portfolio, max_positions=slots)
+        config = dataclasses.replace(factory.config, portfolio=portfolio)
+        run_cycle(config, workdir=factory.workdir, as_of=factory.first_week, last_step="backtest")
+    assert read_trials(log).num_trials == 6
+
+
+def test_a_name_that_left_the_panel_does_not_stop_the_account_of_the_champion(factory: Factory) -> None:
+    """Forecasts of the release that serves may name symbols that nobody collects any more."""
+    release = open_release(factory.workdir / "models_prod", factory.run().current_release_id or "")
+    frame = pl.read_parquet(release.member_folder("walk_forward") / "predictions.parquet")
+    stranger = frame.filter(pl.col("symbol") == frame.item(0, "symbol")).with_columns(symbol=pl.lit("GONE"))
+    panel = SimpleNamespace(
+        symbols=tuple(frame.get_column("symbol").unique()), sessions=tuple(frame["session"].unique())
+    )
+    week = cast("WeekContext", SimpleNamespace(panel=lambda: panel))
+    assert (
+        known_to(week, pl.concat([frame, stranger])).sort("symbol", "session").equals(frame.sort("symbol", "session"))
+    )
 
 
 def test_an_older_week_never_replaces_a_newer_set(factory: Factory) -> None:

@@ -77,7 +77,7 @@ def demo(context: typer.Context, workdir: o.Workdir = _DEMO_WORKDIR, as_json: o.
             workdir=workdir,
             as_of=DEMO_AS_OF,
             observer=observer,
-            once_locked=lambda: write_resolved(config, workdir / "configs"),
+            once_collected=lambda: write_resolved(config, workdir / "configs"),
         )
     return _shown(terminal, week)
 
@@ -118,7 +118,7 @@ def collect(
             full=full,
             accept_degraded=accept_degraded,
             observer=observer,
-            once_locked=lambda: write_resolved(settings, workdir / "configs"),
+            once_collected=lambda: write_resolved(settings, workdir / "configs"),
         )
     return _shown(terminal, week)
 
@@ -158,7 +158,7 @@ def check(
             last_step="check",
             leaks=leaks,
             observer=observer,
-            once_locked=lambda: write_resolved(settings, workdir / "configs"),
+            once_collected=lambda: write_resolved(settings, workdir / "configs"),
         )
     return _checked(terminal, week)
 
@@ -235,7 +235,7 @@ def _part(last_step: str) -> Callable[..., int]:
                 symbols=only,
                 last_step="report" if last_step == "cycle" else last_step,
                 observer=observer,
-                once_locked=lambda: write_resolved(settings, workdir / "configs"),
+                once_collected=lambda: write_resolved(settings, workdir / "configs"),
             )
         return _shown(terminal, week)
 

@@ -23,6 +23,8 @@ from vnfleet.training.machine.config import MachineConfig
 from vnfleet.training.recipe import ObjectiveConfig, TrainingConfig
 
 PRESETS = ("desktop", "plan")
+MIN_TEST_SESSIONS = 5
+"""A week, the shortest time a set of models serves; shorter blocks would fit nearly the same models again and again."""
 _SYMBOL = re.compile(r"[A-Z0-9]{2,10}")
 _URL = re.compile(r"https?://[^\s/:]+(:[0-9]{1,5})?(/\S*)?")
 _MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
@@ -149,8 +151,10 @@ class FoldsConfig:
     newest : see `years`; the running year counts.
     min_train_sessions : a fold with less history than this is refused (or left out when years are chosen for you).
     embargo_sessions : left out before every boundary beyond the label's length, which is always left out.
-    train_sessions : only the newest so many sessions before a year teach (a rolling window); nothing means all.
-    test_sessions : judge a year in blocks of so many sessions, each by models of its own; nothing means in one.
+    train_sessions : only the newest so many sessions before a year or block teach and tune (a rolling window): those to
+        fit on, those of validation and the gap between them must fit into it; nothing means all.
+    test_sessions : judge a year in blocks of so many sessions, each by models of its own; nothing means in one. At least
+        `MIN_TEST_SESSIONS`; a rest shorter than half a block joins the block before it.
     """
 
     years: tuple[int, ...] = ()
@@ -168,10 +172,13 @@ class FoldsConfig:
             raise ValueError("newest and min_train_sessions must be at least 1")
         if self.embargo_sessions < 0:
             raise ValueError(f"embargo_sessions must not be negative, found {self.embargo_sessions}")
-        for name in ("train_sessions", "test_sessions"):
-            length: int | None = getattr(self, name)
-            if length is not None and length < 1:
-                raise ValueError(f"{name} must be at least 1 (leave it out for all), found {length}")
+        if self.train_sessions is not None and self.train_sessions < 1:
+            raise ValueError(f"train_sessions must be at least 1 (leave it out for all), found {self.train_sessions}")
+        if self.test_sessions is not None and self.test_sessions < MIN_TEST_SESSIONS:
+            raise ValueError(
+                f"test_sessions must be at least {MIN_TEST_SESSIONS}, a week: every block has models of its own (leave "
+                f"it out for one block a year), found {self.test_sessions}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

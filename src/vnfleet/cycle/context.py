@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
 
 import numpy as np
@@ -11,6 +11,7 @@ import polars as pl
 
 from vnfleet.core.clock import Clock, utc_text
 from vnfleet.core.errors import BadDataError
+from vnfleet.core.ids import short_id
 from vnfleet.core.sealed import is_whole
 from vnfleet.cycle.config import CycleConfig
 from vnfleet.cycle.gathering import universe_of
@@ -98,6 +99,11 @@ class WeekContext:
     def recipe(self, fitted: Recipe) -> None:
         """Take the recipe that fits the time there is."""
         self._recipe = fitted
+
+    @property
+    def setting_id(self) -> str:
+        """Identity of how folds and symbols are chosen: with the recipe, what is judged and released."""
+        return short_id([asdict(self.config.split_rule), asdict(self.config.universe)])
 
     def panel(self) -> Panel:
         """Return the judged prices up to `as_of`."""

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from vnfleet.core.ids import canonical_json
 from vnfleet.cycle.config import CycleConfig
 from vnfleet.data.outcomes import forward_returns
 from vnfleet.data.panel import Panel
@@ -36,6 +37,7 @@ from vnfleet.training.unit_result import read_ensemble, read_selection
 FoldOf = Callable[[Panel], Fold]
 
 _SEED = 0
+_EPOCHS, _PATIENCE_EPOCHS, _PENALTIES = 3, 1, 2
 _KEPT_CUBES = 4
 _BAND_SESSIONS = 10
 _MACHINE = MachineConfig(device="cpu", processes=1, num_threads=1, precision="float32", compile="off")
@@ -57,7 +59,13 @@ class Cubes:
 
 
 def small_recipe(config: CycleConfig, num_symbols: int) -> Recipe:
-    """Return the week's recipe with one seed, one epoch, one layer: the same steps in a moment."""
+    """Return the week's recipe with one seed and one layer: the same steps in a moment.
+
+    What the week leaves to its validation tail is left to it here too: two penalties where there are several, and a few
+    epochs to stop at where there is patience (without it one epoch does, as nothing is chosen). A choice that the test
+    sets make can then be seen.
+    """
+    patient = config.training.patience_epochs > 0
     model = dataclasses.replace(
         config.model,
         d_model=16,
@@ -71,10 +79,9 @@ def small_recipe(config: CycleConfig, num_symbols: int) -> Recipe:
         config.training,
         num_seeds=1,
         ensemble="seeds",
-        max_epochs=1,
-        patience_epochs=0,
-        ema_decay=0.0,
-        delta_penalties=config.training.delta_penalties[:1],
+        max_epochs=min(_EPOCHS, config.training.max_epochs) if patient else 1,
+        patience_epochs=_PATIENCE_EPOCHS if patient else 0,
+        delta_penalties=config.training.delta_penalties[:_PENALTIES],
         delta_epochs=1,
     )
     least = max(MIN_CROSS_SECTION, min(config.objective.min_labels_per_session, num_symbols // 2))
@@ -129,7 +136,7 @@ def stockformer_learner(recipe: Recipe, fold_of: FoldOf, cubes: Cubes, scratch: 
         data = TrainingData(seen.sessions, seen.symbols, cube.names, cube.values_STF, cube.present_ST, returns_HST)
         root = Path(mkdtemp(dir=scratch))  # a finished unit of another world must never be taken for this one
         with _torch_as_it_was():
-            symbols, ensembles = (
+            symbols, ensembles, choices = (
                 _trained(recipe, data, fold, root) if shuffle is None else _reseeded(recipe, data, fold, root, shuffle)
             )
         place = {symbol: index for index, symbol in enumerate(data.symbols)}
@@ -157,6 +164,7 @@ def stockformer_learner(recipe: Recipe, fold_of: FoldOf, cubes: Cubes, scratch: 
         return Fitted(
             forecast=forecast,
             scaler=None if scaler is None else FittedScaler(mean_F=scaler.mean_F, sd_F=scaler.sd_F),
+            choices=choices,
         )
 
     return Learner(name="stockformer", fit=fit, context_sessions=recipe.context_sessions, num_shuffles=num_shuffles)
@@ -164,31 +172,34 @@ def stockformer_learner(recipe: Recipe, fold_of: FoldOf, cubes: Cubes, scratch: 
 
 def _trained(
     recipe: Recipe, data: TrainingData, fold: Fold, root: Path
-) -> tuple[tuple[str, ...], tuple[Ensemble, ...]]:
-    """Return the symbols and finished ensembles of the recipe's first strategy."""
+) -> tuple[tuple[str, ...], tuple[Ensemble, ...], str]:
+    """Return the symbols and finished ensembles of the recipe's first strategy, and what its choices were made by."""
     for unit in fold_units(recipe, data, fold):
         run_unit(unit, recipe, data, root, lambda *_: None, _MACHINE)
     models = fold_models(recipe, fold, data, root, recipe.strategies[0])
-    return models.symbols, models.ensembles
+    choices = canonical_json([models.selection.model_dump(mode="json"), models.valid_accuracy, models.valid_rank_ic])
+    return models.symbols, models.ensembles, choices
 
 
 def _reseeded(
     recipe: Recipe, data: TrainingData, fold: Fold, root: Path, seed: int
-) -> tuple[tuple[str, ...], tuple[Ensemble, ...]]:
-    """Return the symbols and the shared ensemble, fitted from the initial weights of `seed`.
+) -> tuple[tuple[str, ...], tuple[Ensemble, ...], str]:
+    """Return the symbols and the shared ensemble, fitted from the initial weights of `seed`, and what it chose by.
 
     A network that learned nothing ranks as its initial weights do: with the same ones in every shuffle their luck would
-    be taken for knowledge.
+    be taken for knowledge. Deltas are not fitted: the shared ensemble has none.
     """
+    recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, strategy="pooled"))
     select, member, *_ = fold_units(recipe, data, fold)
     select = select.model_copy(update={"seed": seed})
     member = member.model_copy(update={"seed": seed, "depends_on": (select.unit_id,)})
     for unit in (select, member):
         run_unit(unit, recipe, data, root, lambda *_: None, _MACHINE)
-    calibration = Calibration(*read_selection(root, select.unit_id).calibration_pooled)
+    selection = read_selection(root, select.unit_id)
+    calibration = Calibration(*selection.calibration_pooled)
     shape = recipe.member_config(seed)
     ensemble = read_ensemble(root, [(member.unit_id, shape)], data.feature_names, calibration, adapted=False)
-    return data.symbols, (ensemble,)
+    return data.symbols, (ensemble,), selection.model_dump_json()
 
 
 def _labels(panel: Panel, horizons: tuple[int, ...], shuffle: int | None) -> np.ndarray:

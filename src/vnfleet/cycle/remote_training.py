@@ -21,11 +21,13 @@ from vnfleet.remote.carried import remove_checkpoints, units_with_checkpoints
 from vnfleet.remote.jobs import JobRecord, Mailbox, UnitRecord, WorkerStatus, ready_units, result_name
 from vnfleet.remote.parcels import sent_manifest, withdraw_parcel
 from vnfleet.remote.rclone import RemoteAbsentError, RemoteUnavailableError
+from vnfleet.remote.shards import send_package
 from vnfleet.remote.timing import SystemTiming, Timing
 from vnfleet.remote.transfer import Transfer
 from vnfleet.training.machine.budget import SLACK_FRAC, duration_words, parse_deadline
 
 _MONDAY, _OPENING = 0, time(8, 45)
+_LOOK_AGAIN_SECONDS = 300.0  # how often the desktop looks whether what it published is still there
 _SURE = 2.0  # workers that will need half of the time left are trusted with it, although then none is left for here
 
 
@@ -85,19 +87,17 @@ def train_remotely(
 
     `progress` is told (units finished, units in all, note) after every poll.
 
-    Raises `RemoteError` when the remote refuses for good while the job is published (a silent one is a reason to
-    return instead), and `BadDataError` when `package` is damaged or is not the job's data.
+    Raises `RemoteError` when the remote refuses for good while the job is published (one that stays silent for
+    `grace_seconds` is a reason to return instead), and `BadDataError` when `package` is damaged or is not the job's data.
     """
     terms = _Terms(grace_seconds=grace_seconds, deadline=deadline, wait_seconds=wait_seconds, seconds_here=seconds_here)
     desk = _Desk(job, Mailbox(remote), workdir, terms, timing or SystemTiming())
     if desk.is_done():
         return desk.outcome("everything was finished already")
-    try:
-        desk.sent_bytes = desk.mailbox.publish(job, package)
-        desk.share_local_results()
-    except RemoteUnavailableError as error:
-        return desk.outcome(f"the job could not be published: {error.what}")
-    reason = desk.wait(poll_seconds, progress)
+    unpublished = desk.publish(package, poll_seconds)
+    if unpublished is not None:
+        return desk.outcome(unpublished)
+    reason = desk.wait(package, poll_seconds, progress)
     with contextlib.suppress(RemoteError):  # a job that stays open costs a worker's time, never correctness
         desk.mailbox.close(job.job_id, reason)
         desk.tidy()
@@ -126,7 +126,7 @@ class _Desk:
         self._terms = terms
         self._timing = timing
         self._beats: dict[str, tuple[int, float]] = {}
-        self._started_at = self._alive_at = timing.monotonic()
+        self._started_at = self._alive_at = self._looked_at = timing.monotonic()
         self._late_since: float | None = None
         self._finished = {
             unit.unit_id: content for unit in job.units if (content := self._local(unit.unit_id)) is not None
@@ -146,6 +146,29 @@ class _Desk:
             reason=reason,
             sent_bytes=self.sent_bytes,
         )
+
+    def publish(self, package: Path, poll_seconds: float) -> str | None:
+        """Publish the job and what is finished of it; return why that was not possible, None when it is done."""
+        while True:
+            try:
+                self.sent_bytes += self.mailbox.publish(self.job, package)
+                self.share_local_results()
+            except RemoteUnavailableError as error:
+                if self._timing.monotonic() - self._started_at >= self._terms.grace_seconds:
+                    return f"the job could not be published: {error.what}"
+                self._timing.sleep(poll_seconds)
+            else:
+                self._looked_at = self._started_at = self._alive_at = self._timing.monotonic()
+                return None
+
+    def _publish_what_vanished(self, package: Path) -> None:
+        """Send again what a worker put aside as damaged, or what the remote lost or tore, now and then."""
+        now = self._timing.monotonic()
+        if now - self._looked_at >= min(_LOOK_AGAIN_SECONDS, self._terms.grace_seconds):
+            self._looked_at = now
+            self.sent_bytes += send_package(package, self.mailbox.remote, self.job.data_kind)
+            if all(job.job_id != self.job.job_id for job in self.mailbox.open_jobs()):
+                self.sent_bytes += self.mailbox.publish(self.job, package)
 
     def share_local_results(self, listed: frozenset[str] = frozenset()) -> None:
         """Upload finished local results that open units need and are not `listed`: no worker is to do them again."""
@@ -171,10 +194,11 @@ class _Desk:
             by={"worker_id": "desktop"},
         )
 
-    def wait(self, poll_seconds: float, progress: Callable[[int, int, str], None]) -> str:
+    def wait(self, package: Path, poll_seconds: float, progress: Callable[[int, int, str], None]) -> str:
         """Collect results until there is a reason to stop; return it."""
         while True:
             try:
+                self._publish_what_vanished(package)
                 listed = self.mailbox.results_listed()
                 self._collect(listed)
                 self.share_local_results(listed)

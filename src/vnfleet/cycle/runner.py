@@ -7,12 +7,14 @@ only while those products are still whole. A kill at any moment therefore leaves
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import polars as pl
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from vnfleet.core.atomic import TMP_MARK, discard
@@ -36,6 +38,12 @@ STEPS = (
     "report",
 )
 Facts = dict[str, JsonValue]
+
+
+def frame_facts(frame: pl.DataFrame) -> JsonValue:
+    """Return a small frame as a step's fact: one object a row."""
+    rows: JsonValue = json.loads(frame.write_json())
+    return rows
 
 
 class StepMeta(BaseModel):

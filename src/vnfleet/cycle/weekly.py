@@ -40,6 +40,7 @@ from vnfleet.cycle.steps.proving import prove
 from vnfleet.cycle.steps.releasing import deploy, predict, read_predictions
 from vnfleet.cycle.steps.telling import report, report_path
 from vnfleet.cycle.steps.trading import backtest
+from vnfleet.cycle.user_model import user_model_identity
 from vnfleet.cycle.workdir import Folders, locked
 from vnfleet.data.court.quality import QualityReport
 from vnfleet.data.sources.base import FetchPlan
@@ -99,7 +100,7 @@ def run_cycle(
     leaks: bool = False,
     observer: Observer | None = None,
     clock: Clock | None = None,
-    once_locked: Callable[[], object] | None = None,
+    once_collected: Callable[[], object] | None = None,
 ) -> Week:
     """Run the week of `as_of` (by default of the last close) up to `last_step` and return what it came to.
 
@@ -107,8 +108,8 @@ def run_cycle(
     features and backbone, and the week ends before the gate. `full` asks for whole histories,
     `accept_degraded` takes a feed that looks worse than what is stored. With "collect" as the last step the vendors are
     asked even if this day was collected before. `leaks` has the leak prover look at what there is after the last step
-    (a whole week does it in its step "prove"). `once_locked` is called when the work
-    directory is ours.
+    (a whole week does it in its step "prove"). `once_collected` is called when the
+    work directory is ours and there are prices.
 
     Raises
     ------
@@ -135,13 +136,14 @@ def run_cycle(
     folder = week.folders.cycles / f"{PARTIAL * week.is_partial}{cycle_id}"
     if STEPS.index(last_step) >= STEPS.index("train"):
         check_settings(config, now.now(), is_planned=(folder / WORK_NAME).exists())
+        user_model_identity(config.user_model)
     with locked(workdir, f"week {cycle_id}"):
-        if once_locked is not None:
-            once_locked()
         if not week.is_partial and STEPS.index(last_step) >= STEPS.index("deploy"):
             _refuse_to_go_back(week)
         runner = Runner(folder=folder, observer=week.observer)
         for step in the_week(runner, week):
+            if step.name == "collect" and once_collected is not None:
+                once_collected()
             if step.name == last_step:
                 break
         done = _what_it_came_to(runner, week)
@@ -198,7 +200,7 @@ def the_week(runner: Runner, week: WeekContext) -> Iterator[StepOutcome]:
     yield (backtested := backtest(runner, week, evaluated, champion))
     if week.is_partial:
         return
-    yield (proven := prove(runner, week, evaluated, backtested))
+    yield (proven := prove(runner, week, evaluated))
     yield (gated := gate(runner, week, trained, evaluated, backtested, proven, champion))
     yield deploy(runner, week, trained, evaluated, gated, champion)
     yield predict(runner, week)

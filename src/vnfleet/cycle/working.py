@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 from pydantic import JsonValue
 
 from vnfleet.core.atomic import discard
-from vnfleet.core.errors import RemoteError, ResourceError
+from vnfleet.core.errors import BadDataError, RemoteError, ResourceError
 from vnfleet.core.sealed import is_whole
 from vnfleet.cycle.pace import Pace
 from vnfleet.remote.carrying import Carrier, CheckpointSink
@@ -20,6 +20,7 @@ from vnfleet.remote.leases import HeldLease, LeaseDesk, LeaseLostError
 from vnfleet.remote.rclone import RemoteUnavailableError
 from vnfleet.remote.timing import Timing
 
+_DATA_PATIENCE_SECONDS = 1800.0
 _STATE = Literal["idle", "fetching", "training", "publishing", "stopped"]
 
 
@@ -54,6 +55,10 @@ class UnitRunner(Protocol):
 Refusal = Callable[[JobRecord], str | None]
 
 
+class _DataMissingError(RemoteError):
+    """The data of a job did not come whole; they may later."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Worker:
     """The state of one worker; `cycle.worker` asks it for step after step.
@@ -76,6 +81,7 @@ class Worker:
     refused: dict[str, str] = field(default_factory=dict)
     held: HeldLease | None = None
     _seconds_by_kind: dict[str, float] = field(default_factory=dict)
+    _data_missing_since: dict[str, float] = field(default_factory=dict)
     _pace: Pace | None = None
     _beats: int = 0
     _state: _STATE = "idle"
@@ -97,8 +103,7 @@ class Worker:
                     continue
                 held = self.desk.claim(f"status/{job.job_id}", unit.unit_id)
                 if held is not None:
-                    self._do(job, unit, held)
-                    return True
+                    return self._do(job, unit, held)
         return False
 
     def beat(self) -> None:
@@ -119,11 +124,15 @@ class Worker:
         with contextlib.suppress(RemoteUnavailableError):
             self._report()
 
-    def _do(self, job: JobRecord, unit: UnitRecord, held: HeldLease) -> None:
+    def _do(self, job: JobRecord, unit: UnitRecord, held: HeldLease) -> bool:
+        """Do a unit; return False when its data have to be waited for."""
         self.held = held
         done = len(self.published)
         try:
             self._run_and_publish(job, unit, held)
+        except _DataMissingError as error:
+            self.say(f"unit {unit.unit_id} waits: {error.what}")
+            return False
         except LeaseLostError as error:
             self.say(f"unit {unit.unit_id}: {error.what}, its work here stops")
         except (RemoteError, ResourceError):
@@ -136,6 +145,7 @@ class Worker:
             if len(self.published) == done:  # a result that landed needs no lease any more
                 held.release()
             self.enter("idle")
+        return True
 
     def _run_and_publish(self, job: JobRecord, unit: UnitRecord, held: HeldLease) -> None:
         where = (job.job_id, unit.unit_id)
@@ -200,7 +210,15 @@ class Worker:
         """Return the job's data; those of earlier jobs are removed, what they share was kept in packs."""
         root = self.workdir / "data" / "worker"
         package = root / job.data_id[:16]
-        self.mailbox.fetch_data(job, package, quarantine)
+        try:
+            self.mailbox.fetch_data(job, package, quarantine)
+        except BadDataError as error:
+            # A drive shows files late, and the desktop sends again what came damaged: only what lasts is a failure.
+            since = self._data_missing_since.setdefault(job.data_id, self.timing.monotonic())
+            if self.timing.monotonic() - since < _DATA_PATIENCE_SECONDS:
+                raise _DataMissingError(error.what) from error
+            raise
+        self._data_missing_since.pop(job.data_id, None)
         for other in root.iterdir():
             if other.name not in (package.name, "objects"):
                 discard(other)

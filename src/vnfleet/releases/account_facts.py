@@ -34,8 +34,8 @@ class AccountFacts:
     returns_T : daily returns of its simulated account, fractions, one per session in order.
     active_returns_T : the same minus the daily returns of equal weight of the same universe.
     num_trials : variants recorded so far on these sessions, this one included; the gate adds `prior_trials`.
-    trial_sharpe_sd : standard deviation of the Sharpe ratios per session of their leads over equal weight; None takes
-        what luck gives to variants as alike as `trial_likeness` says.
+    trial_sharpe_sd : standard deviation of the Sharpe ratios per session of their leads over equal weight; at least
+        what luck gives to variants as alike as `trial_likeness` says is taken.
     old_returns_T : daily returns of the account that follows what runs today, same sessions; None without one.
 
     Raises
@@ -82,9 +82,8 @@ def _judge_lead(label: str, facts: AccountFacts, limits: GateLimits, prefix: str
         words = f"{label}: the account ran {count} days only, too few to prove that it leads equal weight"
         return Check(name=name, passed=None, limit=limit, words=words)
     trials = limits.prior_trials + facts.num_trials
-    spread = facts.trial_sharpe_sd
-    if spread is None:
-        spread = math.sqrt((1 - limits.trial_likeness) / (count - 1))
+    # the spread of recorded near-twins may say more, never less, than what luck gives to variants that alike
+    spread = max(facts.trial_sharpe_sd or 0.0, math.sqrt((1 - limits.trial_likeness) / (count - 1)))
     value = deflated_sharpe(facts.active_returns_T, num_trials=trials, trial_sharpe_sd=spread)
     annual = sharpe_252(facts.active_returns_T) or 0.0
     words = (

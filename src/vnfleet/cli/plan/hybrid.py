@@ -108,7 +108,7 @@ def _run(terminal: Terminal, given: argparse.Namespace, workdir: Path) -> int:
             symbols=symbols,
             last_step="train" if given.mode == "colab_gpu" else "report",
             observer=observer,
-            once_locked=lambda: write_resolved(config, workdir / "configs"),
+            once_collected=lambda: write_resolved(config, workdir / "configs"),
         )
     return _told(terminal, week)
 

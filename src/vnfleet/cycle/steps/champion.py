@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.frames import as_prediction_frame
+from vnfleet.cycle.context import WeekContext
 from vnfleet.releases.deploy import current_release, open_current
 from vnfleet.releases.registry import STRATEGIES, Release, list_releases, open_release
 
@@ -23,13 +24,19 @@ class Champion:
 
     Attributes
     ----------
+    setting_id : how its folds and symbols were chosen, see `WeekContext.setting_id`.
     serving : a strategy or a baseline. model_id : of its walk-forward predictions.
     """
 
     release: Release
     recipe_id: str
+    setting_id: str
     serving: str
     model_id: str
+
+    def is_of(self, week: WeekContext) -> bool:
+        """Return True when `week` makes the same thing again from newer data: recipe, folds and choice of symbols."""
+        return (self.recipe_id, self.setting_id) == (week.recipe.recipe_id, week.setting_id)
 
     @property
     def serves_baseline(self) -> bool:
@@ -74,6 +81,7 @@ def champion_of(models_prod: Path, set_id: str) -> Champion | None:
     return Champion(
         release=release,
         recipe_id=fact(release, "recipe_id"),
+        setting_id=fact(release, "setting_id"),
         serving=fact(release, "serving"),
         model_id=fact(release, "model_id"),
     )

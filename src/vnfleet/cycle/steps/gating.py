@@ -21,6 +21,7 @@ from vnfleet.cycle.steps.trading import (
     RETURNS,
     SINGLE,
     better_strategy,
+    known_to,
     model_ids_of,
     read_null_shares,
 )
@@ -44,7 +45,7 @@ from vnfleet.releases.plan_gate import decide_by_plan
 from vnfleet.releases.plan_policy import MEAN_ACCURACY_TARGETS
 from vnfleet.releases.predict import artifact_problems
 from vnfleet.releases.race import runner_of
-from vnfleet.releases.vetoes import vetoed_symbols
+from vnfleet.releases.vetoes import judge_vetoes, vetoed_symbols
 from vnfleet.training.forecast import forecast_fold
 
 DECISION_NAME = "decision.json"
@@ -80,7 +81,7 @@ def gate(
         single = pl.read_parquet(backtested.folder / SINGLE).rename({"sharpe_252": "sharpe", "rmse_frac": "rmse"})
         plan = plan_policy_report(single, null=read_null_shares(backtested))
         bench = _Bench(week=week, evaluated=evaluated, backtested=backtested, proven=read_proven(proven))
-        if champion is not None and champion.recipe_id == week.recipe.recipe_id:
+        if champion is not None and _is_refresh(week, evaluated, champion):
             decision = _refreshed(bench, trained, champion, plan)
         else:
             decision = _contested(bench, champion, plan)
@@ -91,6 +92,13 @@ def gate(
         )
 
     return runner.step(StepSpec(name="gate", inputs=inputs, rooms=("releases", "evaluation")), work)
+
+
+def _is_refresh(week: WeekContext, evaluated: StepOutcome, champion: Champion) -> bool:
+    """Return True for the same thing from newer data; the written plan's rule judges what would be deployed anew."""
+    if not champion.is_of(week):
+        return False
+    return week.config.gate.policy == "fleet" or better_strategy(evaluated) == champion.serving
 
 
 def read_decision(gated: StepOutcome) -> GateDecision:
@@ -164,7 +172,7 @@ def _contested(bench: _Bench, champion: Champion | None, plan: PlanPolicyReport)
     week, evaluated = bench.week, bench.evaluated
     daily, model_ids = read_scores(evaluated).daily_ic, model_ids_of(evaluated)
     if champion is not None:
-        old = daily_rank_ic(champion.predictions, week.outcomes(), min_symbols=min_symbols_of(week))
+        old = daily_rank_ic(known_to(week, champion.predictions), week.outcomes(), min_symbols=min_symbols_of(week))
         daily = pl.concat([daily, old])
     candidate = better_strategy(evaluated)
     accounts = {name: bench.account(name) for name in BASELINE_NAMES}
@@ -213,15 +221,28 @@ def _refreshed(bench: _Bench, trained: StepOutcome, champion: Champion, plan: Pl
     if week.config.gate.policy == "plan":
         decision = decide_by_plan(
             decision,
-            strategy=better_strategy(bench.evaluated) if champion.serves_baseline else champion.serving,
+            strategy=champion.serving,
             has_pooled="pooled" in week.recipe.strategies,
             serving_today=champion.serving,
-            baseline_serves_today=champion.serves_baseline,
+            baseline_serves_today=False,
             account=bench.account(champion.serving, beside_champion=True),
         )
-    if champion.serving == "pooled" or champion.serves_baseline or not decision.deploys or decision.vetoed:
+    return _with_vetoes(bench, decision, champion)
+
+
+def _with_vetoes(bench: _Bench, decision: GateDecision, champion: Champion) -> GateDecision:
+    """Return the refresh with the symbols whose own models do not serve; when that is most of them, it is kept back."""
+    name, limits = champion.serving, bench.week.config.gate
+    vetoes = {} if name == "pooled" or champion.serves_baseline else bench.vetoes(name)
+    runner = runner_of(read_scores(bench.evaluated).daily_ic, model_ids_of(bench.evaluated)[name], name)
+    if not decision.deploys or decision.vetoed or not vetoes or runner is None:
         return decision
-    return decision.model_copy(update={"vetoed": vetoed_symbols(bench.vetoes(champion.serving), week.config.gate)})
+    check = judge_vetoes(runner, vetoes, limits, has_pooled="pooled" in bench.week.recipe.strategies)
+    checks = (*decision.checks, check)
+    if check.passed:
+        return decision.model_copy(update={"checks": checks, "vetoed": vetoed_symbols(vetoes, limits)})
+    kept = f"Keep what runs today: {check.words}."
+    return decision.model_copy(update={"checks": checks, "outcome": "keep", "sentence": kept})
 
 
 def _told_of_refresh(bench: _Bench, champion: Champion) -> tuple[str, ...]:

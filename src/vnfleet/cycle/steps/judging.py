@@ -12,8 +12,9 @@ from vnfleet.core.errors import BadDataError
 from vnfleet.core.ids import frame_sha256, short_id
 from vnfleet.core.sealed import is_whole
 from vnfleet.cycle.context import WeekContext
-from vnfleet.cycle.runner import Facts, Runner, StepOutcome, StepResult, StepSpec
+from vnfleet.cycle.runner import Facts, Runner, StepOutcome, StepResult, StepSpec, frame_facts
 from vnfleet.cycle.steps.forecasting import FORECAST_KIND, PREDICTIONS_NAME, Forecaster, forecasters, walk_forward
+from vnfleet.cycle.trials import record_trial
 from vnfleet.cycle.user_model import user_model_identity
 from vnfleet.data.universe import median_traded_values
 from vnfleet.evaluation.metrics import MIN_SYMBOLS, daily_rank_ic, monthly_rank_ic, primary_rows, summarise
@@ -91,6 +92,7 @@ def evaluate(runner: Runner, week: WeekContext, trained: StepOutcome) -> StepOut
                 "model_ids": {entrant.name: entrant.model_id for entrant in entrants},
                 "scores_id": found.scores_id,
                 "num_sessions": num_sessions,
+                "figures": frame_facts(found.summary.filter(pl.col("year") == ALL_YEARS)),
             },
         )
 
@@ -99,7 +101,36 @@ def evaluate(runner: Runner, week: WeekContext, trained: StepOutcome) -> StepOut
         return isinstance(ids, list) and all(is_whole(week.folders.forecasts / str(one), FORECAST_KIND) for one in ids)
 
     spec = StepSpec(name="evaluate", inputs=inputs, rooms=("evaluation", "model", "data"))
-    return runner.step(spec, work, still_whole=still_whole)
+    outcome = runner.step(spec, work, still_whole=still_whole)
+    daily = read_scores(outcome).daily_ic
+    for variant in variants(week):
+        ranks = daily.filter(pl.col("model_id") == variant.model_id).select("session", "rank_ic")
+        series = ranks.with_columns(active_return_frac=pl.lit(None, pl.Float64))
+        record_trial(week.folders.trials, variant.variant_id, series, week.clock.now())
+    return outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """An entrant that somebody may have chosen among many: a strategy of the recipe, or the user's model."""
+
+    name: str
+    model_id: str
+    variant_id: str
+
+
+def variants(week: WeekContext) -> tuple[Variant, ...]:
+    """Return what this week tries, as the log of trials knows it: judged on other folds or symbols, it is another."""
+    config = week.config
+    setting = week.setting_id[:8]
+    found = []
+    for entrant in forecasters(week):
+        if entrant.kind != "baseline":
+            version = [*user_model_identity(config.user_model)] if entrant.kind == "user" else []
+            own = f"-{short_id(version)[:8]}" if version else ""
+            variant_id = f"{entrant.model_id}{own}-{setting}"
+            found.append(Variant(name=entrant.name, model_id=entrant.model_id, variant_id=variant_id))
+    return tuple(found)
 
 
 def _scores(week: WeekContext, predictions: pl.DataFrame, primary: pl.DataFrame) -> Scores:

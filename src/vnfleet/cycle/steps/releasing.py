@@ -106,6 +106,7 @@ def _contents(
     facts: dict[str, JsonValue] = {
         "set_id": set_id_of(week, trained),
         "recipe_id": week.recipe.recipe_id,
+        "setting_id": week.setting_id,
         "data_id": week.panel().data_id,
         "cycle_id": cycle_id_of(week.as_of),
         "serving": serving,

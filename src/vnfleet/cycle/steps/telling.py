@@ -24,6 +24,7 @@ from vnfleet.cycle.steps.trading import (
     SINGLE,
     WATERFALL,
     better_strategy,
+    known_to,
     model_ids_of,
 )
 from vnfleet.evaluation.leaks import LeakReport
@@ -88,9 +89,9 @@ def _inputs(
     summary, monthly = scores.summary, scores.monthly_ic
     names = [(model_id, _NAMES.get(name, name)) for name, model_id in model_ids.items()]
     serving_id = model_ids.get(decision.serving) or model_ids[better_strategy(evaluated)]
-    if champion is not None and champion.recipe_id != week.recipe.recipe_id:
+    if champion is not None and not champion.is_of(week):
         minimum = min_symbols_of(week)
-        past, known = champion.predictions, week.outcomes()
+        past, known = known_to(week, champion.predictions), week.outcomes()
         summary = pl.concat([summary, summarise(past, known, min_symbols=minimum)])
         monthly = pl.concat([monthly, monthly_rank_ic(daily_rank_ic(past, known, min_symbols=minimum))])
         names.append((champion.race_id, f"current release ({champion.release_id})"))
@@ -219,6 +220,8 @@ def _changes(
         said.append(f"New among the {len(new)} symbols: {', '.join(sorted(new - old))}.")
     if old - new:
         said.append(f"No longer among them: {', '.join(sorted(old - new))}.")
+    if champion.setting_id != week.setting_id:
+        said.append("Folds or symbols are chosen in another way than before.")
     if champion.recipe_id != week.recipe.recipe_id:
         said.append("The recipe changed: features, model, training settings or library versions are not last week's.")
     if decision.deploys and decision.serving != champion.serving:

@@ -11,10 +11,11 @@ from pydantic import TypeAdapter
 
 from vnfleet.core.ids import frame_sha256, short_id
 from vnfleet.cycle.context import WeekContext
-from vnfleet.cycle.runner import Facts, Runner, StepOutcome, StepResult, StepSpec
+from vnfleet.cycle.runner import Facts, Runner, StepOutcome, StepResult, StepSpec, frame_facts
 from vnfleet.cycle.steps.champion import Champion
 from vnfleet.cycle.steps.evidence import named_actions
-from vnfleet.cycle.steps.judging import read_predictions_of, read_scores
+from vnfleet.cycle.steps.judging import read_predictions_of, read_scores, variants
+from vnfleet.cycle.trials import record_trial
 from vnfleet.evaluation.splits import Fold
 from vnfleet.model.baselines import BASELINE_NAMES
 from vnfleet.releases.plan_null import null_pass_shares
@@ -53,7 +54,7 @@ def backtest(runner: Runner, week: WeekContext, evaluated: StepOutcome, champion
         ids = model_ids_of(evaluated)
         best = max(rivals, key=lambda name: scores.rank_ic(ids[name]) or 0.0, default=None)
         shown = [name for name in (candidate, best) if name is not None]
-        if champion is not None and champion.recipe_id != week.recipe.recipe_id:
+        if champion is not None and not champion.is_of(week):
             shown.append(CHAMPION)
         runs: dict[str, SimulationResult] = {}
         for position, (name, predictions) in enumerate(followed.items()):
@@ -93,11 +94,20 @@ def backtest(runner: Runner, week: WeekContext, evaluated: StepOutcome, champion
             facts={
                 "candidate": candidate,
                 "shown": list(shown),
+                "accounts": frame_facts(frames[METRICS]),
                 "figures_id": short_id([frame_sha256(frame) for frame in frames.values()] + [list(null)]),
             },
         )
 
-    return runner.step(StepSpec(name="backtest", inputs=inputs, rooms=("trading", "market", "releases")), work)
+    outcome = runner.step(StepSpec(name="backtest", inputs=inputs, rooms=("trading", "market", "releases")), work)
+    returns, daily = pl.read_parquet(outcome.folder / RETURNS), read_scores(evaluated).daily_ic
+    policy_id = short_id([inputs["portfolio"], inputs["account"]])[:8]
+    for variant in variants(week):
+        ranks = daily.filter(pl.col("model_id") == variant.model_id).select("session", "rank_ic")
+        money = returns.filter(pl.col("series") == variant.name).select("session", "active_return_frac")
+        series = ranks.join(money, on="session", how="full", coalesce=True)
+        record_trial(week.folders.trials, variant.variant_id, series, week.clock.now(), policy_id=policy_id)
+    return outcome
 
 
 def read_null_shares(backtested: StepOutcome) -> NullShares:
@@ -112,7 +122,15 @@ def _followed(week: WeekContext, evaluated: StepOutcome, champion: Champion | No
     ranked.setdefault(better_strategy(evaluated), ids[better_strategy(evaluated)])
     predictions = read_predictions_of(week, evaluated, ranked.values())
     followed = {name: predictions[model_id] for name, model_id in ranked.items()}
-    return followed if champion is None else {**followed, CHAMPION: champion.predictions}
+    return followed if champion is None else {**followed, CHAMPION: known_to(week, champion.predictions)}
+
+
+def known_to(week: WeekContext, predictions: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows whose symbol and session the panel still has: names leave it, and so do years that are judged."""
+    panel = week.panel()
+    return predictions.filter(
+        pl.col("symbol").is_in(list(panel.symbols)), pl.col("session").is_in(list(panel.sessions))
+    )
 
 
 def _benchmarks(week: WeekContext, account: pl.DataFrame) -> dict[str, pl.DataFrame]:
