@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,12 +24,17 @@ from vnfleet.cycle.runner import SilentObserver
 from vnfleet.cycle.workdir import Folders
 from vnfleet.data.panel import Panel, Served, build_panel
 from vnfleet.data.sources.simulated import SimulatedMarket, SimulatedSource
+from vnfleet.evaluation.leaks import LeakCheck, prover
 from vnfleet.evaluation.splits import Fold
 from vnfleet.features.cube import FeatureCube, build_cube
-from vnfleet.model.stockformer import StockformerConfig
+from vnfleet.model.stockformer import Stockformer, StockformerConfig
+from vnfleet.training import fitting
+from vnfleet.training.dataset import Prepared, TrainingData
+from vnfleet.training.dataset import prepare as honest_prepare
 from vnfleet.training.engines.local import run_unit
 from vnfleet.training.plan import fold_units
 from vnfleet.training.recipe import TrainingConfig
+from vnfleet.training.unit_run import UnitRun
 
 AS_OF = date(2022, 10, 28)
 CONFIG = CycleConfig(
@@ -154,6 +161,91 @@ def test_folds_without_a_purge_and_symbols_of_today_are_found(week: WeekContext)
     week._folds = (unpurged, live)
     failed = {check.name for check in prove_no_leaks(week).failed}
     assert failed == {"label_gap", "label_gap:all folds", "universe:2022", "fit_poison:ridge", "fit_poison:lightgbm"}
+
+
+@pytest.mark.usefixtures("few_fits")
+@pytest.mark.parametrize("num_sessions", [1, 2])
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_of_a_block_of_one_or_two_sessions_the_prover_says_what_it_cannot_tell(
+    week: WeekContext, monkeypatch: pytest.MonkeyPatch, num_sessions: int, *, at_the_end: bool
+) -> None:
+    monkeypatch.setattr(leaks, "RIDGE_SHUFFLES", 1)
+    honest, live = week.folds()
+    panel = week.panel()
+    start = len(panel.sessions) - num_sessions if at_the_end else honest.test.start
+    later = start - honest.test.start
+    train, valid, refit = (range(part.start, part.stop + later) for part in (honest.train, honest.valid, honest.refit))
+    universe = leaks._most_traded(panel, CONFIG, CONFIG.universe.models, panel.sessions[start])
+    block = Fold(
+        fold_id="2022",
+        train=train,
+        valid=range(valid.start + later, valid.stop),
+        refit=refit,
+        test=range(start, start + num_sessions),
+        universe=universe,
+    )
+    week._folds = (block, live)
+    report = prove_no_leaks(week, _predictions(week, 0.6), candidate="mine")
+    found = {check.name: check.passed for check in report.checks}
+    assert not report.has_leak
+    assert found["fit_poison:ridge"] is found["fit_poison:lightgbm"] is found["truncation:features"] is True
+    assert found["shuffled_labels:ridge"] is found["random_split"] is None
+    alone = num_sessions == 1
+    assert found["truncation:ridge"] is found["future_poison:ridge"] is (None if alone and at_the_end else True)
+    assert found["rows_scored:ridge"] is (None if at_the_end else True)
+    assert alone <= (found["entry:account"] is None)
+
+
+@pytest.mark.parametrize("patience_epochs", [0, 2])
+def test_a_choice_made_by_the_test_sessions_is_found_in_the_real_training(
+    week: WeekContext, monkeypatch: pytest.MonkeyPatch, patience_epochs: int
+) -> None:
+    """Thuml-style: the training loop stops by the test set. Also where it happens to stop at the same epoch."""
+    training = replace(CONFIG.training, max_epochs=5, patience_epochs=patience_epochs)
+    config = replace(CONFIG, training=training)
+    fold = week.judged_folds()[0]
+    recipe = leak_learners.small_recipe(config, 30)
+    learner = leak_learners.stockformer_learner(
+        recipe, lambda _: fold, leak_learners.Cubes(), week.folders.workdir, num_shuffles=0
+    )
+    pipeline = replace(leaks._pipeline(week, fold, week.panel(), 0, week.folders.workdir), fold=fold)
+
+    def fit_poison() -> LeakCheck:
+        fitted = learner.fit(week.panel(), None)
+        *_, check = prover._of_forecasts(pipeline, learner, fitted, fitted.forecast(week.panel()), ())
+        return check
+
+    assert fit_poison().passed is True
+    honest_fit = fitting.fit_backbone
+    told = fold.test.start + 80
+
+    def prepare(data: TrainingData, rows: range, _stop: int, *rest: Any) -> Prepared:
+        return honest_prepare(data, rows, told, *rest)
+
+    def stopped_by_the_test(
+        run: UnitRun, prepared: Prepared, sessions: range, seed: int, epochs: int, valid: range | None
+    ) -> tuple[Stockformer, list[float], int]:
+        judged = None if valid is None else range(fold.test.start + 15, told)
+        return honest_fit(run, prepared, sessions, seed, epochs, judged)
+
+    monkeypatch.setattr(fitting, "prepare", prepare)
+    monkeypatch.setattr(fitting, "fit_backbone", stopped_by_the_test)
+    caught = fit_poison()
+    assert caught.passed is False
+    assert "the choice has seen the future" in caught.words
+
+
+def test_the_small_recipe_leaves_to_the_validation_tail_what_the_week_leaves_to_it() -> None:
+    def small(**settings: Any) -> TrainingConfig:
+        return leak_learners.small_recipe(replace(CONFIG, training=TrainingConfig(**settings)), 30).training
+
+    plain = small()
+    assert (plain.max_epochs, plain.patience_epochs, plain.ema_decay, plain.num_seeds) == (1, 0, 0.0, 1)
+    assert plain.delta_penalties == TrainingConfig().delta_penalties[:2]
+    patient = small(max_epochs=8, patience_epochs=3, ema_decay=0.9, delta_penalties=(3.0, 2.0, 1.0))
+    assert (patient.max_epochs, patient.patience_epochs, patient.ema_decay) == (3, 1, 0.9)
+    assert patient.delta_penalties == (3.0, 2.0)
+    assert small(max_epochs=2, patience_epochs=1).max_epochs == 2
 
 
 def test_the_scaler_of_finished_models_is_that_of_their_own_rows(week: WeekContext) -> None:

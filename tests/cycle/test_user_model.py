@@ -17,6 +17,7 @@ from vnfleet.core.errors import BadDataError, UsageError, VnfleetError
 from vnfleet.core.frames import PREDICTION_SCHEMA
 from vnfleet.cycle.config import CycleConfig, UserModelConfig
 from vnfleet.cycle.context import WeekContext
+from vnfleet.cycle.user_forecasts import refuse_look_ahead
 from vnfleet.cycle.user_model import UserFold, user_fold, user_model_identity, user_predictions
 from vnfleet.evaluation.splits import Fold
 from vnfleet.market.calendar import trading_sessions
@@ -176,8 +177,12 @@ def test_a_function_is_given_no_return_outside_training_and_nothing_after_the_te
     assert given.values_STF.shape == (12, 70, 2)
     np.testing.assert_array_equal(given.returns_HST[:, :, 5:45], data.returns_HST[:, :, 5:45])
     assert np.isnan(np.delete(given.returns_HST, np.s_[5:45], axis=2)).all()
-    for array in (given.values_STF, given.present_ST, given.returns_HST, given.until(60).values_STF):
-        assert not array.flags.writeable
+    half = given.until(60)
+    for seen in (given, half):
+        for array in (seen.values_STF, seen.present_ST, seen.returns_HST):
+            assert not array.flags.writeable
+            assert array.base is None  # no way from here to later sessions
+    assert not np.shares_memory(half.values_STF, given.values_STF)
     with pytest.raises(AttributeError):
         given.fold_id = "other"  # type: ignore[misc]
     data.values_STF[0, 0, 0] = data.values_STF[0, 0, 0]  # the week's own arrays stay as they were
@@ -213,6 +218,68 @@ def test_looking_ahead_within_the_test_is_noticed(
             user_predictions(week, FOLD, config)
     else:
         assert user_predictions(week, FOLD, config).height > 0
+
+
+def test_a_function_that_keeps_its_first_answer_cannot_hide_that_it_looks_ahead(
+    week: WeekContext, written: Callable[[str], UserModelConfig]
+) -> None:
+    ahead = "fold.values_STF[s, min(t + 1, fold.test.stop - 1), 0]"
+    body = PLAIN.replace("fold.values_STF[s, t, 0]", ahead).replace("def forecast", "def _fresh")
+    cache = "\nkept = {}\ndef forecast(fold):\n    made = kept.setdefault(fold.fold_id, _fresh(fold))\n"
+    cut = "    return made.filter(pl.col('session') <= fold.sessions[-1])\n"
+    with pytest.raises(BadDataError, match="missing in fold 2022"):
+        user_predictions(week, FOLD, written(body + cache + cut))
+    sys.modules.pop("mine_alone")
+    calls = "lengths = []\n" + PLAIN.replace("    rows = []", "    lengths.append(len(fold.sessions)); rows = []")
+    user_predictions(week, FOLD, written(calls))
+    assert sys.modules["mine_alone"].lengths == [60, 70]
+
+
+EARLY = pl.DataFrame(
+    {
+        "symbol": [*"ABCDEF"] * 2,
+        "session": [SESSIONS[50]] * 6 + [SESSIONS[51]] * 6,
+        "score": [0.31, -0.12, 0.05, 0.0, 1e-9, -0.4, 0.2, 0.1, -0.3, 0.7, -0.6, 0.4],
+        "direction_prob": [0.6, 0.4, 0.5, 0.5, 0.51, 0.3, 0.5, 0.5, 0.5, 0.7, 0.2, 0.6],
+        "expected_return_frac": [None] * 12,
+        "volatility_frac": [0.02] * 12,
+    },
+    schema_overrides={"expected_return_frac": pl.Float64},
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "noticed"),
+    [
+        ({}, False),
+        ({"score": pl.col("score") * (1 + 1e-7)}, False),  # rounding
+        ({"score": pl.col("score") + 1e-10}, False),  # rounding of a difference
+        ({"score": pl.col("score") + 1e-3}, True),
+        ({"score": pl.when(pl.col("symbol") == "A").then(pl.col("score") + 1e-6).otherwise("score")}, True),
+        ({"direction_prob": pl.col("direction_prob") - 1e-9}, True),  # turns a call
+        ({"volatility_frac": pl.col("volatility_frac") + pl.col("score") * 1e-9}, True),  # ranks as it should not
+        ({"score": pl.when(pl.col("symbol") != "C").then("score")}, True),
+    ],
+)
+@pytest.mark.parametrize("huge", [1.0, 1e12])
+def test_one_huge_number_hides_no_other(change: dict[str, pl.Expr], noticed: bool, huge: float) -> None:
+    large = pl.when(pl.col("symbol") == "F").then(pl.col("score") * huge).otherwise("score")
+    early = EARLY.with_columns(score=large)
+    whole = EARLY.with_columns(**change).with_columns(score=large)
+    if not noticed:
+        refuse_look_ahead(whole, early, SESSIONS[51], "mine")
+        return
+    with pytest.raises(UsageError, match="looks ahead"):
+        refuse_look_ahead(whole, early, SESSIONS[51], "mine")
+
+
+def test_where_most_numbers_are_huge_the_small_ones_are_told_by_rank_and_side() -> None:
+    sizes = pl.when(pl.col("symbol").is_in(["A", "B", "C", "D"])).then(1e15).otherwise(1.0)
+    early = EARLY.with_columns(score=sizes * (pl.col("score").abs() + 0.01))
+    small = pl.col("symbol").is_in(["E", "F"])
+    whole = early.with_columns(score=pl.when(small).then(-pl.col("score") - 1e-9).otherwise("score"))
+    with pytest.raises(UsageError, match="4 of 12 rows differ"):
+        refuse_look_ahead(whole, early, SESSIONS[51], "mine")
 
 
 @pytest.mark.parametrize(

@@ -228,9 +228,22 @@ def test_a_proof_travels_as_json_and_speaks_plainly() -> None:
     assert f"{proof.direction_absolute.hit_rate:.1%} of 12,000 right" in told
     assert "against reversal: rank correlation" in told
     assert "the best of 5 variants tried, mine, ranks" in told
+    assert "; with so many tries luck alone" in told
     assert "among the 1 of 7 that cannot be told from the best, right 90% of the time: mine" in told
     assert "NOT" not in told
     assert "nan" not in told.lower()
+
+
+def test_a_single_variant_is_not_called_many() -> None:
+    alone, _ = prove(60, skill=0.3)
+    assert alone.search is not None
+    assert alone.search.num_variants == 1
+    assert alone.search.words.startswith("search: the one variant tried, mine, ranks ")
+    assert "so many tries" not in alone.search.words
+    lost = alone.search.model_copy(update={"num_left_out": 1}).words
+    assert lost.startswith("search: the one variant tried (1 more has too few sessions in common), mine, ranks ")
+    more = alone.search.model_copy(update={"num_variants": 3, "num_left_out": 2}).words
+    assert more.startswith("search: the best of 3 variants tried (2 more have too few sessions in common), mine, ")
 
 
 def test_other_horizons_of_the_same_models_are_left_alone() -> None:
@@ -243,6 +256,29 @@ def test_other_horizons_of_the_same_models_are_left_alone() -> None:
         predictions, known, daily, candidate="mine", rivals=RIVALS, trials=NO_TRIALS, horizon_sessions=HORIZON
     )
     assert proof == prove(60, skill=0.3)[0]
+
+
+def test_of_very_many_variants_the_best_are_compared_and_the_others_are_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared: list[tuple[int, tuple[str, ...]]] = []
+
+    def remembered(losses_TK: np.ndarray, names: list[str]) -> tuple[str, ...]:
+        compared.append((losses_TK.shape[1], tuple(names)))
+        return tuple(names[:1])
+
+    monkeypatch.setattr("vnfleet.evaluation.proof.model_confidence_set", remembered)
+    proof, _ = prove(120, skill=0.3, tried=trials(120, 70))
+    means = trials(120, 70).group_by("model_id").agg(pl.col("rank_ic").mean()).sort("rank_ic", descending=True)
+    best = set(means.get_column("model_id").head(50).to_list())
+    ((width, names),) = compared
+    assert width == len(names) == proof.num_compared == 53
+    assert set(names) == {"mine", "reversal", "noise", *best}
+    assert proof.num_not_compared == 20
+    assert any("only the best 50 other variants were compared; 20 that ranked no better" in x for x in proof.lines())
+    few, _ = prove(120, skill=0.3, tried=trials(120, 50))
+    assert (few.num_compared, few.num_not_compared) == (53, 0)
+    assert not any("left out" in line for line in few.lines())
 
 
 def test_trials_that_cannot_be_read_are_refused() -> None:

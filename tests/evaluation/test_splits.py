@@ -56,10 +56,46 @@ def test_no_label_window_touches_a_later_part_in_any_fold(rule: SplitRule, count
         assert len(fold.valid) == rule.valid_sessions
         assert len(fold.train) >= rule.min_train_sessions
         assert len(fold.refit) == min(fold.refit.stop, rule.train_sessions or fold.refit.stop)
-        assert len(fold.test) <= (rule.test_sessions or count)
     # the blocks of a year judge each of its sessions once
     judged = [t for fold in folds for t in fold.test]
     assert [sessions[t] for t in judged] == [session for session in sessions if session.year == 2020]
+
+
+@given(length=st.integers(1, 300), num_judged=st.integers(1, 262))
+def test_blocks_judge_each_session_once_and_none_is_a_stub(length: int, num_judged: int) -> None:
+    sessions = [*weekdays(date(2019, 1, 2), 100), *weekdays(date(2020, 1, 1), num_judged)]
+    rule = SplitRule(horizon_sessions=2, valid_sessions=5, min_train_sessions=5, test_sessions=length)
+    blocks = [fold.test for fold in yearly_folds(sessions, [2020], rule, one_symbol)]
+    assert [t for block in blocks for t in block] == list(range(100, 100 + num_judged))
+    assert all(len(block) == length for block in blocks[:-1])
+    assert len(blocks[-1]) <= 1.5 * length
+    assert 2 * len(blocks[-1]) >= min(length, 2 * num_judged)
+
+
+@pytest.mark.parametrize(
+    ("length", "num_judged", "expected"),
+    [
+        (120, 249, [120, 129]),
+        (120, 300 - 1, [120, 179]),
+        (120, 300, [120, 120, 60]),
+        (121, 302, [121, 181]),
+        (250, 249, [249]),
+        (60, 249, [60, 60, 60, 69]),
+        (60, 20, [20]),
+    ],
+)
+def test_a_tail_shorter_than_half_a_block_joins_the_block_before_it(
+    length: int, num_judged: int, expected: list[int]
+) -> None:
+    # every day of 2020 counts as a session here, so that a year may have more than 262
+    sessions = [
+        *weekdays(date(2019, 1, 2), 100),
+        *(date(2020, 1, 1) + timedelta(days=day) for day in range(num_judged)),
+    ]
+    rule = SplitRule(horizon_sessions=2, valid_sessions=5, min_train_sessions=5, test_sessions=length)
+    folds = yearly_folds(sessions, [2020], rule, one_symbol)
+    assert [len(fold.test) for fold in folds] == expected
+    assert [fold.fold_id for fold in folds] == [f"2020.{block}" for block in range(1, len(expected) + 1)]
 
 
 @given(rule=rules, count=st.integers(300, 560))

@@ -17,7 +17,8 @@ from vnfleet.data.sources.simulated import SimulatedMarket, SimulatedSource
 from vnfleet.evaluation.metrics import daily_rank_ic as measured_rank_ic
 from vnfleet.releases.calibration import Case, Factory, Ground, ground_of, is_false_promotion, prediction_frame
 from vnfleet.releases.gate import GateLimits, null_pass_shares
-from vnfleet.releases.plan_null import shuffled
+from vnfleet.releases.plan_null import nothing_known, shuffled
+from vnfleet.releases.plan_policy import QUOTED, plan_policy_report
 
 FIRST, AS_OF = date(2021, 1, 4), date(2023, 12, 29)
 LIMITS = GateLimits(num_resamples=400)
@@ -134,5 +135,25 @@ def test_null_shares_do_not_depend_on_the_skill_that_was_shuffled_away(ground: G
         assert shares.accuracy is not None
         assert 0 < shares.accuracy < 0.6  # 52 % over three years: far from all, far from none
         assert (shares.every or 0) <= shares.three <= shares.accuracy_and_sharpe <= shares.accuracy
+
+
+def test_where_nothing_can_be_shuffled_luck_is_quoted_and_the_report_can_be_written(ground: Ground) -> None:
+    whole = forecasts(ground, Factory(ground, 2).scores("pooled", 0.0))
+    days = whole.get_column("session").unique().sort()
+    few = whole.filter(pl.col("session").is_in(days.head(7).implode()))
+    alone = whole.filter(pl.col("symbol") == ground.symbols[0])
+    nobody_trades = whole.with_columns(expected_return_frac=pl.lit(-0.01))
+    for frame in (few, alone, nobody_trades):
+        shares = null_pass_shares(ground.panel, frame, num_shuffles=1)
+        assert shares == nothing_known() == QUOTED
+        assert shares.num_models is None
+    measured = {"symbol": ["AAA"], "accuracy_frac": [0.6], "sharpe": [1.0], "max_drawdown_frac": [0.05], "rmse": [0.02]}
+    report = plan_policy_report(pl.DataFrame(measured), null=nothing_known())
+    assert (report.num_models, report.num_null_models, report.all_null_frac) == (1, None, None)
+    assert "luck was counted" not in report.words
+    for column, value in (("model_id", "other"), ("horizon_sessions", 1)):
+        mixed = pl.concat([few, few.with_columns(pl.lit(value, few.schema[column]).alias(column))])
+        with pytest.raises(BadDataError, match="one model at one horizon"):
+            null_pass_shares(ground.panel, mixed)
     with pytest.raises(BadDataError, match="too few forecasts"):
-        null_pass_shares(ground.panel, forecasts(ground, factory.scores("pooled", 0.0)).head(40))
+        shuffled(few, np.random.default_rng(0))

@@ -14,6 +14,7 @@ from vnfleet.releases.gate import Champion, Check, GateDecision, GateLimits, dec
 
 IDS = {"adapted": "recipe-a", "pooled": "recipe-p"}
 BASELINES = {"ridge": "b-ridge", "reversal_1d": "b-rev"}
+RIDGE = {"ridge": "b-ridge"}
 IC_SD = 0.18
 
 
@@ -113,8 +114,47 @@ def test_nothing_goes_live_when_nothing_has_skill() -> None:
     daily = race({"recipe-a": 0.0, "recipe-p": 0.0, "b-ridge": 0.0, "b-rev": -0.01})
     decision = decide_recipe(daily, candidates=IDS, baselines=BASELINES)
     assert (decision.outcome, decision.serving, decision.serves_baseline) == ("keep", "", False)
-    assert decision.sentence.startswith("Nothing goes live")
+    assert decision.sentence.startswith("Nothing goes live: the new models are not proven better than a coin flip; ")
+    assert "; the best simple rule, ridge, fails too: it is not proven better than a coin flip" in decision.sentence
     assert not decision.deploys
+
+
+def test_a_skilled_rule_with_a_losing_year_is_refused_for_that_year_alone() -> None:
+    daily = race({"recipe-p": 0.0, "b-ridge": 0.15})
+    in_2021 = (pl.col("session").dt.year() == 2021) & (pl.col("model_id") == "b-ridge")
+    of_2021 = daily.filter(in_2021).get_column("rank_ic").to_numpy().mean()
+    planted = daily.with_columns(
+        rank_ic=pl.when(in_2021).then(pl.col("rank_ic") - of_2021 - 0.001).otherwise(pl.col("rank_ic"))
+    )
+    decision = decide_recipe(planted, candidates={"pooled": "recipe-p"}, baselines={"ridge": "b-ridge"})
+    assert (decision.outcome, decision.serving) == ("keep", "")
+    assert decision.sentence.endswith(
+        "; the best simple rule, ridge, fails too: it ranked the wrong way round in a year."
+    )
+
+
+def test_too_few_days_are_no_failure_of_models_or_rules() -> None:
+    daily = race({"recipe-p": 0.30, "b-ridge": 0.10}, count=40)
+    decision = decide_recipe(daily, candidates={"pooled": "recipe-p"}, baselines={"ridge": "b-ridge"})
+    assert (decision.outcome, decision.serving) == ("undecided", "")
+    assert "there are too few common trading days to decide; " in decision.sentence
+    assert "the shared pooled model ranked on 40 days only: too few to prove skill; " in decision.sentence
+    assert decision.sentence.endswith(
+        "; the best simple rule, ridge, is not proven either: ridge ranked on 40 days only: too few to prove skill."
+    )
+    assert "not proven better" not in decision.sentence
+    assert "fails" not in decision.sentence
+
+
+def test_skill_and_lead_name_how_rarely_luck_may_do_as_well() -> None:
+    daily = race({"recipe-a": 0.11, "recipe-p": 0.10, "b-ridge": 0.05, "b-rev": 0.04})
+    alone = decide_recipe(daily, candidates={"pooled": "recipe-p"}, baselines=BASELINES)
+    both = decide_recipe(daily, candidates=IDS, baselines=BASELINES)
+    for decision, asked in ((alone, 33), (both, 67)):  # 1 / 0.03, and half of it for each of two strategies
+        for name in ("skill", "beats_best_baseline"):
+            assert check(decision, name).words.endswith(f" (at most once in {asked} tries is asked for)")
+    worse = decide_recipe(race({"recipe-p": 0.01, "b-ridge": 0.05}), candidates={"pooled": "recipe-p"}, baselines=RIDGE)
+    assert check(worse, "beats_best_baseline").words.endswith("over 750 days")
 
 
 def test_a_year_of_sessions_less_one_is_undecided_and_a_full_one_is_not() -> None:

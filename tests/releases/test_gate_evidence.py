@@ -112,6 +112,10 @@ def test_a_baseline_is_held_to_the_same_account_checks_where_its_account_is_know
     none = decide_recipe(proven(), candidates=IDS, baselines=BASELINES, account=poor, baseline_accounts=both)
     assert (none.outcome, none.serving) == ("keep", "")
     assert check(none, "ridge_account_lead").passed is False
+    assert none.sentence.endswith(
+        "; the best simple rule, ridge, fails too: its simulated account is not proven to lead equal weight once all "
+        "variants tried are counted."
+    )
     served = decide_recipe(
         proven(), candidates=IDS, baselines=BASELINES, account=poor, baseline_accounts={"ridge": rich}
     )
@@ -134,6 +138,15 @@ def test_a_short_account_proves_nothing() -> None:
     decision = decide_recipe(proven(), candidates=IDS, baselines=BASELINES, account=short)
     assert check(decision, "account_lead").passed is None
     assert decision.serves_baseline
+    assert "the account ran 40 days only, too few to prove that it leads equal weight" in decision.sentence
+    assert "the account ran 40 days only, too few to know its losses" in decision.sentence
+    assert "lost too much" not in decision.sentence
+    assert "not proven to lead" not in decision.sentence
+    rules = dict.fromkeys(BASELINES, short)
+    none = decide_recipe(proven(), candidates=IDS, baselines=BASELINES, account=short, baseline_accounts=rules)
+    assert none.serving == ""
+    assert "; the best simple rule, ridge, is not proven either: ridge: the account ran 40 days only" in none.sentence
+    assert "lost too much" not in none.sentence
 
 
 def test_new_and_old_account_stand_in_one_sentence() -> None:
@@ -197,6 +210,7 @@ def test_after_a_leak_nothing_changes() -> None:
     first = decide_recipe(proven(), candidates=IDS, baselines=BASELINES, leaks=(WARNING, LEAK))
     assert (first.outcome, first.serving) == ("keep", "")
     assert "forecasts change when the future is cut off" in first.sentence
+    assert first.sentence.endswith("; after a leak no simple rule may serve either.")
     means = {"recipe-a": 0.11, "recipe-p": 0.10, "old": 0.01, "b-ridge": 0.08, "b-rev": 0.04}
     change = decide_recipe(
         proven(means),

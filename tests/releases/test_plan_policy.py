@@ -34,6 +34,17 @@ def test_each_limit_is_counted_strictly_and_null_shares_stand_beside() -> None:
     assert (report.accuracy_and_sharpe_null_frac, report.three_null_frac) == (0.15, 0.019)
 
 
+def test_models_that_were_not_judged_are_counted_in_words() -> None:
+    report = plan_policy_report(NUMBERS)
+    assert [one.words.rpartition("; ")[2] for one in report.criteria if "not judged" in one.words] == [
+        "1 of 4 was not judged"
+    ]
+    assert "- RMSE under 0.03: 1 of 3 models (nobody measured what luck passes); 1 of 4 was not judged" in report.words
+    unknown = pl.col("symbol").is_in(["AAA", "BBB"])
+    fewer = plan_policy_report(NUMBERS.with_columns(sharpe=pl.when(~unknown).then(pl.col("sharpe"))))
+    assert fewer.criteria[1].words == "Sharpe above 0.8: 2 of 2 models (luck: 26.0%); 2 of 4 were not judged"
+
+
 def test_mean_accuracy_is_put_against_54_and_55_percent() -> None:
     report = plan_policy_report(NUMBERS)
     assert report.mean_accuracy_frac == pytest.approx(2.18 / 4)

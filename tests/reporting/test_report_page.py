@@ -15,6 +15,7 @@ from vnfleet.releases.plan_policy import plan_policy_report
 from vnfleet.releases.verdict import Check
 from vnfleet.reporting.report import ReportInputs, render_report, write_report
 
+PLAN_NUMBERS = ("accuracy_frac", "sharpe", "max_drawdown_frac", "rmse")
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
@@ -97,6 +98,26 @@ def test_shares_that_pass_the_plan_stand_next_to_luck(inputs: ReportInputs) -> N
     passing = inputs.decision.plan.criteria[0].num_passing
     assert f"Accuracy above 52 % {passing} of 102 {100 * passing / 102:.0f} % 35.3 %" in text
     assert "Accuracy, Sharpe and drawdown together" in text
+
+
+def test_models_the_plan_could_not_judge_are_counted_above_its_limits(inputs: ReportInputs) -> None:
+    def page(num_unknown: int, *columns: str) -> str:
+        number = pl.int_range(pl.len())
+        known = {name: pl.when(number >= num_unknown).then(0.5).otherwise(None) for name in columns}
+        numbers = pl.DataFrame(
+            {"symbol": [f"S{place:02d}" for place in range(60)], **dict.fromkeys(PLAN_NUMBERS, 0.5)}
+        ).with_columns(**known)
+        decision = inputs.decision.model_copy(update={"plan": plan_policy_report(numbers)})
+        return read(render_report(replace(inputs, decision=decision))).text
+
+    assert "not judged." not in page(0)
+    assert "Share of 60 models judged that pass each limit" in page(0)
+    some = page(5, *PLAN_NUMBERS)
+    assert "of 55" in some
+    assert "Share of the models judged that pass each limit" in some
+    assert "(black tick). 5 of 60 were not judged. Shown, never deciding." in some
+    assert "(black tick). Up to 5 of 60 were not judged. Shown" in page(5, "sharpe")
+    assert "(black tick). 1 of 60 was not judged. Shown" in page(1, *PLAN_NUMBERS)
 
 
 def test_models_stand_in_order_of_rank_ic_with_their_years_below(inputs: ReportInputs) -> None:

@@ -73,12 +73,20 @@ def test_a_held_symbol_without_scores_is_kept_for_a_while_only() -> None:
         {"weighting": "by_name"},
         {"volatility_sessions": 4},
         {"target_volatility_frac": 0.0},
+        {"target_volatility_frac": 1.01},
+        {"target_volatility_frac": nan},
         {"max_weight_frac": 1.5},
     ],
 )
 def test_policies_that_cannot_work_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         TopKPolicy(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_volatility_written_in_percent_is_refused_and_the_fraction_is_named() -> None:
+    assert TopKPolicy(target_volatility_frac=1.0).target_volatility_frac == 1.0
+    with pytest.raises(ValueError, match=r"not 10: it is a fraction a year, so write 0\.10 for 10 %"):
+        TopKPolicy(target_volatility_frac=10)
 
 
 def test_predictions_must_be_of_one_model_and_fit_the_panel(

@@ -153,8 +153,8 @@ class FoldsConfig:
     embargo_sessions : left out before every boundary beyond the label's length, which is always left out.
     train_sessions : only the newest so many sessions before a year or block teach and tune (a rolling window): those to
         fit on, those of validation and the gap between them must fit into it; nothing means all.
-    test_sessions : judge a year in blocks of so many sessions, each by models of its own; nothing means in one. At least
-        `MIN_TEST_SESSIONS`; a rest shorter than half a block joins the block before it.
+    test_sessions : judge a year in blocks of so many sessions, each by models of its own; nothing means in one.
+        At least `MIN_TEST_SESSIONS`; a rest shorter than half a block joins the block before it.
     """
 
     years: tuple[int, ...] = ()

@@ -16,7 +16,6 @@ import numpy as np
 import polars as pl
 import torch
 
-from vnfleet.core.ids import canonical_json
 from vnfleet.cycle.config import CycleConfig
 from vnfleet.data.outcomes import forward_returns
 from vnfleet.data.panel import Panel
@@ -177,7 +176,7 @@ def _trained(
     for unit in fold_units(recipe, data, fold):
         run_unit(unit, recipe, data, root, lambda *_: None, _MACHINE)
     models = fold_models(recipe, fold, data, root, recipe.strategies[0])
-    choices = canonical_json([models.selection.model_dump(mode="json"), models.valid_accuracy, models.valid_rank_ic])
+    choices = repr((models.selection, models.valid_accuracy, models.valid_rank_ic))
     return models.symbols, models.ensembles, choices
 
 
@@ -199,7 +198,7 @@ def _reseeded(
     calibration = Calibration(*selection.calibration_pooled)
     shape = recipe.member_config(seed)
     ensemble = read_ensemble(root, [(member.unit_id, shape)], data.feature_names, calibration, adapted=False)
-    return data.symbols, (ensemble,), selection.model_dump_json()
+    return data.symbols, (ensemble,), repr(selection)
 
 
 def _labels(panel: Panel, horizons: tuple[int, ...], shuffle: int | None) -> np.ndarray:

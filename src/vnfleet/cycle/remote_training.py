@@ -230,6 +230,8 @@ class _Desk:
             )
             if folder is not None:
                 self._finished[unit.unit_id] = verify(folder, self.job.result_kind).content_sha256
+                with contextlib.suppress(RemoteError):
+                    remove_checkpoints(self.mailbox.remote, unit.unit_id)
             else:
                 self._share_what_is_needed(unit)
 

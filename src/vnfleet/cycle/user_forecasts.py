@@ -16,7 +16,7 @@ MIN_COVERED_FRAC = 0.9
 """This fraction of the primary symbols' rows must be forecast, so that nobody races on days of their own choice."""
 NEEDED = ("symbol", "session", "score")
 OPTIONAL = ("direction_prob", "expected_return_frac", "volatility_frac")
-_SAME_FRAC = 1e-6
+_SAME_FRAC, _SAME_PLACES = 1e-5, 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,17 +106,14 @@ def as_asked(frame: pl.DataFrame, asked: Asked, *, only_judged: bool) -> pl.Data
 def refuse_look_ahead(whole: pl.DataFrame, early: pl.DataFrame, last: date, where: str) -> None:
     """Refuse forecasts up to `last` that differ from those made without the sessions after it.
 
-    They may differ by a millionth of the largest number of that column. Raises `UsageError`.
+    What rounding does is allowed, row by row: a millionth of the number itself, or of its session's median size where
+    that is larger (a number near 0 is the difference of others), as long as it stays on its side of 0 (a probability:
+    of one half) and within one place of its rank in its session. Raises `UsageError`.
     """
     keys, numbers = ["symbol", "session"], ["score", *OPTIONAL]
     before = whole.filter(pl.col("session") <= last).select(*keys, *numbers)
     joined = before.join(early.select(*keys, *numbers), on=keys, how="full", coalesce=True, suffix="_early")
-    differs = pl.lit(value=False)
-    for name in numbers:
-        now, then = pl.col(name), pl.col(f"{name}_early")
-        apart = (now - then).abs() > _SAME_FRAC * now.abs().max()
-        differs |= apart.fill_null(value=False) | (now.is_null() != then.is_null())
-    moved = joined.filter(differs).sort("session", "symbol")
+    moved = joined.filter(pl.any_horizontal(_differs(name) for name in numbers)).sort("session", "symbol")
     if moved.height:
         symbol, session = moved.row(0)[:2]
         raise UsageError(
@@ -126,6 +123,18 @@ def refuse_look_ahead(whole: pl.DataFrame, early: pl.DataFrame, last: date, wher
             found=f"{moved.height} of {joined.height} rows differ, such as {symbol} on {session}",
             fix="forecast each session from features up to that session only, and fix every seed",
         )
+
+
+def _differs(name: str) -> pl.Expr:
+    """Return whether column `name` is another number than `name`_early, beyond rounding."""
+    now, then = pl.col(name), pl.col(f"{name}_early")
+    mark = 0.5 if name == "direction_prob" else 0.0
+    size = pl.max_horizontal(then.abs(), then.abs().median().over("session"))
+    other_size = (now - then).abs() > _SAME_FRAC * size
+    other_side = (now >= mark) != (then >= mark)
+    other_place = (now.rank().over("session") - then.rank().over("session")).abs() > _SAME_PLACES
+    differs = pl.any_horizontal(other_size, other_side, other_place).fill_null(value=False)
+    return differs | (now.is_null() != then.is_null())
 
 
 def _typed(frame: pl.DataFrame, asked: Asked) -> pl.DataFrame:

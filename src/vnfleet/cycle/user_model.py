@@ -8,8 +8,9 @@ cannot be checked here, and its figures are worth as much as the word of whoever
 
 **A function** is named as ``package.module:function``, takes one `UserFold` and returns a polars frame of the same
 columns for the fold's test sessions. It sees the features up to the last test session and the returns of training rows
-only, read-only. It is called a second time with the second half of the test sessions taken away; forecasts of the first
-half that change with them were made by looking ahead (or by chance without a seed), and are refused.
+only, read-only and copied. It is called twice: first with the second half of the test sessions taken away, then with
+all of them. Forecasts of the first half that change were made by looking ahead (or by chance without a seed), and are
+refused. What a function keeps from the first call (a fitted model, say) cannot know the second half.
 
 Both race on the rows every entrant is asked for: symbols with features that session. What is missing, repeated, not
 finite or on a day without a market is an error that says where.
@@ -68,13 +69,13 @@ class UserFold:
     universe: tuple[str, ...]
 
     def until(self, stop: int) -> UserFold:
-        """Return the same fold as if the market had ended before session index `stop`, inside the test."""
+        """Return a copy of the fold as if the market had ended before session index `stop`, inside the test."""
         return replace(
             self,
             sessions=self.sessions[:stop],
-            values_STF=self.values_STF[:, :stop],
-            present_ST=self.present_ST[:, :stop],
-            returns_HST=self.returns_HST[:, :, :stop],
+            values_STF=_own(self.values_STF[:, :stop]),
+            present_ST=_own(self.present_ST[:, :stop]),
+            returns_HST=_own(self.returns_HST[:, :, :stop]),
             test=range(self.test.start, stop),
         )
 
@@ -96,11 +97,13 @@ def user_predictions(week: WeekContext, fold: Fold, config: UserModelConfig) -> 
         return as_asked(read_forecasts(config.predictions), asked, only_judged=False)
     function = _function(config.entry_point)
     where = f"{config.entry_point}, fold {fold.fold_id}"
-    forecasts = _called(function, given, _asked(given, data, config.model_id, where))
     middle = fold.test.start + len(fold.test) // 2
+    early = None
     if middle > fold.test.start:
         half = given.until(middle)
         early = _called(function, half, _asked(half, data, config.model_id, where))
+    forecasts = _called(function, given, _asked(given, data, config.model_id, where))
+    if early is not None:
         refuse_look_ahead(forecasts, early, data.sessions[middle - 1], where)
     return forecasts
 
@@ -118,14 +121,11 @@ def user_model_identity(config: UserModelConfig) -> list[str]:
 
 
 def user_fold(data: TrainingData, fold: Fold, horizons: tuple[int, ...], horizon_sessions: int) -> UserFold:
-    """Return what a user's function may know about `fold`."""
+    """Return what a user's function may know about `fold`, in copies: a view would lead to all of the history."""
     stop = fold.test.stop
     returns_HST = np.full((len(data.returns_HST), len(data.symbols), stop), np.nan, dtype=np.float32)
     learned = slice(fold.refit.start, fold.refit.stop)
     returns_HST[:, :, learned] = data.returns_HST[:, :, learned]
-    arrays = data.values_STF[:, :stop], data.present_ST[:, :stop], returns_HST
-    for array in arrays:
-        array.setflags(write=False)
     return UserFold(
         fold_id=fold.fold_id,
         horizon_sessions=horizon_sessions,
@@ -133,15 +133,22 @@ def user_fold(data: TrainingData, fold: Fold, horizons: tuple[int, ...], horizon
         symbols=data.symbols,
         feature_names=data.feature_names,
         horizons=horizons,
-        values_STF=arrays[0],
-        present_ST=arrays[1],
-        returns_HST=arrays[2],
+        values_STF=_own(data.values_STF[:, :stop]),
+        present_ST=_own(data.present_ST[:, :stop]),
+        returns_HST=_own(returns_HST),
         train=fold.train,
         valid=fold.valid,
         refit=fold.refit,
         test=fold.test,
         universe=fold.universe,
     )
+
+
+def _own(array: np.ndarray) -> np.ndarray:
+    """Return a read-only copy that shares no memory with `array`."""
+    copied = array.copy()
+    copied.setflags(write=False)
+    return copied
 
 
 def _source_of(entry_point: str) -> str:

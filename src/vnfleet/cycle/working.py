@@ -176,8 +176,7 @@ class Worker:
         send = self.mailbox.send_result
         if send(job, unit.unit_id, result, built_on=built_on, by=by, before_manifest=held.renew):
             self.published.append(unit.unit_id)
-            self.say(f"unit {unit.unit_id} is published")
-            carrier.clear()
+            self.say(f"unit {unit.unit_id} is published")  # its checkpoints stay until the desktop has proved it
 
     def _trained(self, job: JobRecord, unit: UnitRecord, held: HeldLease, package: Path, carrier: Carrier) -> Path:
         """Return the result of a unit: the one that is here already, or trained from the newest checkpoint."""

@@ -29,6 +29,8 @@ from vnfleet.evaluation.skill import BLOCK_SESSIONS
 TWO_BLOCKS: Final = 2 * BLOCK_SESSIONS
 SET_COVERAGE: Final = 0.95
 NUM_NAMED: Final = 6
+MOST_VARIANTS: Final = 50
+"""Others than the candidate and its rivals in the set of the best: its memory grows with the square of their number."""
 _CALLS: Final = {"absolute": ("call_up", "up"), "relative": ("call_above", "above")}
 
 
@@ -72,11 +74,15 @@ class Search(BaseModel):
     @property
     def words(self) -> str:
         """The result in one sentence."""
-        lost = f" ({self.num_left_out} more have too few sessions in common)" if self.num_left_out else ""
+        have = "has" if self.num_left_out == 1 else "have"
+        lost = f" ({self.num_left_out} more {have} too few sessions in common)" if self.num_left_out else ""
+        best, tries = f"the best of {self.num_variants} variants tried", "with so many tries "
+        if self.num_variants == 1:
+            best, tries = "the one variant tried", ""
         return (
-            f"search: the best of {self.num_variants} variants tried{lost}, {self.best_variant}, ranks "
+            f"search: {best}{lost}, {self.best_variant}, ranks "
             f"{abs(self.lead_rank_ic):.3f} {'better' if self.lead_rank_ic > 0 else 'worse'} than {self.benchmark} over "
-            f"{self.num_sessions:,} sessions; with so many tries {_luck(self.p_spa)} (Hansen's test; White's older "
+            f"{self.num_sessions:,} sessions; {tries}{_luck(self.p_spa)} (Hansen's test; White's older "
             f"one: p = {self.p_reality_check:.3f})"
         )
 
@@ -88,6 +94,7 @@ class Proof(BaseModel):
     rivals : one test per rival that ranks.
     search : over every variant recorded.
     confidence_set : those that cannot be told from the best of `num_compared`, `CONFIDENCE_SET_SIZE` risk.
+    num_not_compared : other variants left out of it, none of which ranked better than the `MOST_VARIANTS` that were in.
     smallest_rank_ic, smallest_accuracy_..._frac : the smallest true rank IC, and accuracy above its mark, that so many
         sessions show four times in five (5 % one-sided).
     """
@@ -103,6 +110,7 @@ class Proof(BaseModel):
     search: Search | None
     confidence_set: tuple[str, ...] | None
     num_compared: int
+    num_not_compared: int = 0
     smallest_rank_ic: FiniteFloat | None
     smallest_accuracy_absolute_frac: FiniteFloat | None
     smallest_accuracy_relative_frac: FiniteFloat | None
@@ -126,7 +134,15 @@ class Proof(BaseModel):
         return (
             f"best models: the candidate is {'' if self.candidate in self.confidence_set else 'NOT '}among the "
             f"{len(self.confidence_set)} of {self.num_compared} that cannot be told from the best, right "
-            f"{1 - CONFIDENCE_SET_SIZE:.0%} of the time: {names}"
+            f"{1 - CONFIDENCE_SET_SIZE:.0%} of the time: {names}{self._words_of_those_left_out()}"
+        )
+
+    def _words_of_those_left_out(self) -> str:
+        if not self.num_not_compared:
+            return ""
+        return (
+            f" (beside the candidate and its rivals only the best {MOST_VARIANTS} other variants were compared; "
+            f"{self.num_not_compared:,} that ranked no better were left out)"
         )
 
     def _limits_of_the_data(self) -> str:
@@ -204,6 +220,7 @@ def prove_skill(
         search=_search(table, candidate, ranking),
         confidence_set=compared[0],
         num_compared=compared[1],
+        num_not_compared=compared[2],
         smallest_rank_ic=smallest_detectable(own) if own.size >= TWO_BLOCKS else None,
         smallest_accuracy_absolute_frac=_smallest_accuracy(scored, "absolute"),
         smallest_accuracy_relative_frac=_smallest_accuracy(scored, "relative"),
@@ -294,18 +311,26 @@ def _search(table: pl.DataFrame, candidate: str, rivals: Mapping[str, str]) -> S
 
 def _confidence_set(
     table: pl.DataFrame, candidate: str, rivals: Mapping[str, str]
-) -> tuple[tuple[str, ...] | None, int]:
-    """Return the set of the best and how many took part: those that ranked on 95 % of the candidate's sessions."""
+) -> tuple[tuple[str, ...] | None, int, int]:
+    """Return the set of the best, how many took part, and how many other variants were too many.
+
+    Those that ranked on 95 % of the candidate's sessions can take part: the candidate, its rivals, and of the others
+    the `MOST_VARIANTS` with the highest mean rank IC.
+    """
     if candidate not in table.columns:
-        return None, 0
+        return None, 0, 0
     rows = table.filter(pl.col(candidate).is_not_null()).drop("session")
     complete = [name for name in rows.columns if rows.get_column(name).count() >= SET_COVERAGE * rows.height]
-    common = rows.select(complete).drop_nulls()
-    if len(complete) < 2 or common.height < TWO_BLOCKS:
-        return None, len(complete)
+    mean_ic = rows.select(pl.col(complete).mean()).row(0, named=True)
+    others = sorted({*complete} - {candidate, *rivals.values()}, key=lambda name: (-mean_ic[name], name))
+    left_out = set(others[MOST_VARIANTS:])
+    compared = [name for name in complete if name not in left_out]
+    common = rows.select(compared).drop_nulls()
+    if len(compared) < 2 or common.height < TWO_BLOCKS:
+        return None, len(compared), len(left_out)
     label = {model_id: name for name, model_id in rivals.items()}
-    names = [label.get(model_id, model_id) for model_id in complete]
-    return model_confidence_set(1 - common.to_numpy(), names), len(complete)
+    names = [label.get(model_id, model_id) for model_id in compared]
+    return model_confidence_set(1 - common.to_numpy(), names), len(compared), len(left_out)
 
 
 def _luck(p_value: float) -> str:

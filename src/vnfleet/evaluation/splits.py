@@ -99,7 +99,9 @@ class SplitRule:
     embargo_sessions : so many more are left out at every boundary.
     train_sessions : only the newest so many decision sessions before the test teach and tune (a rolling window);
         None: all of them (an expanding one).
-    test_sessions : a year is judged in blocks of so many sessions, each by models of its own; None: in one block.
+    test_sessions : a year is judged in blocks of so many sessions, each by models of its own; None: in one block. What
+        is left at the end joins the block before it when it is shorter than half a block, so blocks have between half
+        and one and a half times as many sessions; a year shorter than a block is one block.
 
     Raises
     ------
@@ -145,8 +147,9 @@ def yearly_folds(
     """Return the folds that judge all of these calendar years' sessions in the panel, oldest first within a year.
 
     `sessions` is the panel's market axis, strictly ascending; the newest year may be partial. A year in one block is
-    the fold ``"2022"``, blocks of it are ``"2022.1"``, ``"2022.2"``, ... `universe_of` gets the first test session and
-    must look only at sessions strictly before it.
+    the fold ``"2022"``, blocks of it are ``"2022.1"``, ``"2022.2"``, ... The last one may be longer or shorter than the
+    others (see `SplitRule`); in a running year it grows from week to week. `universe_of` gets the first test session
+    and must look only at sessions strictly before it.
 
     Raises
     ------
@@ -162,11 +165,9 @@ def yearly_folds(
                 f"the panel has no session in {year}", expected=f"{sessions[0]}..{sessions[-1]}", found=year
             )
         whole = range(inside[0], inside[-1] + 1)
-        length = rule.test_sessions or len(whole)
-        for block, start in enumerate(range(whole.start, whole.stop, length), start=1):
+        for block, test in enumerate(_blocks(whole, rule.test_sessions), start=1):
             fold_id = str(year) if rule.test_sessions is None else f"{year}.{block}"
-            test = range(start, min(start + length, whole.stop))
-            universe = tuple(universe_of(sessions[start]))
+            universe = tuple(universe_of(sessions[test.start]))
             folds.append(_fold(sessions, fold_id, test, test.start, rule, universe))
     return tuple(folds)
 
@@ -182,6 +183,16 @@ def live_fold(sessions: Sequence[date], rule: SplitRule, universe_of: Callable[[
     end = len(sessions)
     universe = tuple(universe_of(sessions[-1] + timedelta(days=1)))
     return _fold(sessions, LIVE, range(end - 1, end), end, rule, universe)
+
+
+def _blocks(year: range, length: int | None) -> list[range]:
+    """Cut a year's sessions into blocks of `length`; a rest shorter than half of it joins the last block."""
+    if length is None or len(year) <= length:
+        return [year]
+    starts = list(range(year.start, year.stop, length))
+    if 2 * (year.stop - starts[-1]) < length:
+        del starts[-1]
+    return [range(start, stop) for start, stop in zip(starts, [*starts[1:], year.stop], strict=True)]
 
 
 def _fold(

@@ -150,6 +150,10 @@ def decide_recipe(
     rivals = shared_among(rule, len(ranked) + len(candidates))
     leaking = tuple(check for check in leaks if check.passed is False)
     winner = None if leaking else _winner(candidate, ranked, today, contest, account_checks, rivals)
+    models = f"the {shown.num_models} models" if shown.num_models else "the models"
+    no_rule = "after a leak no simple rule may serve either"
+    if not (leaking or winner or today):
+        no_rule = _no_rule(best, account_checks, rivals)
     serving = winner.name if winner else (champion.serving if champion else "")
     decided = bool(leaking) or len(sessions) >= rule.min_sessions
     outcome: Outcome = "deploy" if winner else ("keep" if decided else "undecided")
@@ -159,7 +163,7 @@ def decide_recipe(
         outcome=outcome,
         serving=serving,
         serves_baseline=serving in baselines,
-        sentence=_sentence(candidate, winner, today, (*leaking, *contest), shown.num_models),
+        sentence=_sentence(candidate, winner, today, _reasons((*leaking, *contest), _REASONS), models, no_rule),
         checks=(
             *strategy_checks,
             *contest,
@@ -225,23 +229,38 @@ def _winner(
     return best if lead.passed else None
 
 
+def _no_rule(best: Runner, account_checks: Mapping[str, tuple[Check, ...]], limits: GateLimits) -> str:
+    """Say which questions the best simple rule failed; `limits` hold its share of the luck."""
+    checks = (judge_skill(best, limits), judge_years(best, limits), *account_checks.get(best.name, ()))
+    asked = tuple(check.model_copy(update={"name": check.name.removeprefix(f"{best.name}_")}) for check in checks)
+    fails = "fails too" if any(check.passed is False for check in asked) else "is not proven either"
+    return f"the best simple rule, {best.label}, {fails}: {_reasons(asked, _RULE_REASONS)}"
+
+
+def _reasons(checks: tuple[Check, ...], told: Mapping[str, str]) -> str:
+    """Say why `checks` are not passed; one that could not be judged speaks for itself, it did not fail."""
+    return "; ".join(
+        (_UNDECIDED if check.passed is None else told).get(check.name, check.words)
+        for check in checks
+        if check.passed is not True
+    )
+
+
 def _sentence(
-    candidate: Runner, winner: Runner | None, today: Runner | None, contest: tuple[Check, ...], num_models: int
+    candidate: Runner, winner: Runner | None, today: Runner | None, reasons: str, models: str, no_rule: str
 ) -> str:
-    models = f"the {num_models} models" if num_models else "the models"
     if winner is candidate:
         against = "every simple rule" if today is None else "every simple rule and what ran until today"
         return f"Deploy: {candidate.label} ranked stocks better than {against}, by more than luck explains."
-    reasons = "; ".join(_REASONS.get(check.name, check.words) for check in contest if check.passed is not True)
     if winner is not None:
         return f"Deploy {winner.name}: it serves, and {models} run in shadow, because {reasons}."
     if today is None:
-        return f"Nothing goes live: {reasons}, and no simple rule has proven skill either."
+        return f"Nothing goes live: {reasons}; {no_rule}."
     return f"Keep {today.label}: {reasons}."
 
 
+_UNDECIDED = {"enough_sessions": "there are too few common trading days to decide"}
 _REASONS = {
-    "enough_sessions": "there are too few common trading days to decide",
     "skill": "the new models are not proven better than a coin flip",
     "beats_best_baseline": "the new models are not proven better than the best simple rule",
     "beats_champion": "the new models are not proven better than what runs today",
@@ -249,4 +268,10 @@ _REASONS = {
     "account_lead": "their simulated account is not proven to lead equal weight once all variants tried are counted",
     "bearable_losses": "their simulated account lost too much for its risk",
     "vetoes": "too many of the new models rank worse than a coin flip",
+}
+_RULE_REASONS = {
+    "skill": "it is not proven better than a coin flip",
+    "no_losing_year": "it ranked the wrong way round in a year",
+    "account_lead": "its simulated account is not proven to lead equal weight once all variants tried are counted",
+    "bearable_losses": "its simulated account lost too much for its risk",
 }

@@ -49,8 +49,8 @@ def decide_by_plan(
     kept = [check for check in fleet.checks if fleet.kind == "refresh" or check.name.startswith("leak")]
     lost = [check for check in (*checks, *kept) if check.passed is False]
     deploys = all(check.passed for check in checks) and not lost
-    missing = [check for check in checks if check.passed is None]
-    reasons = "; ".join(_REASONS.get(check.name, check.words) for check in (*lost, *missing))
+    missing = [check.words for check in checks if check.passed is None]
+    reasons = "; ".join([*(_REASONS.get(check.name, check.words) for check in lost), *missing])
     own = strategy != "pooled" and has_pooled
     stay = f"Keep {serving_today}" if serving_today else "Nothing goes live"
     go = f"Deploy {strategy}: the set reaches what the written plan asks for (no proof of skill: see what luck passes)."

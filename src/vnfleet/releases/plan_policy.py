@@ -157,6 +157,8 @@ def _criterion(table: pl.DataFrame, limit: _Limit, null_pass_frac: float | None)
     known = table.get_column(limit.column).count()
     passing = table.filter(_passes(limit)).height
     null = "nobody measured what luck passes" if null_pass_frac is None else f"luck: {null_pass_frac:.1%}"
+    were = "was" if table.height - known == 1 else "were"
+    missing = f"; {table.height - known} of {table.height} {were} not judged" if known < table.height else ""
     return PlanCriterion(
         name=limit.name,
         limit=limit.limit,
@@ -164,7 +166,9 @@ def _criterion(table: pl.DataFrame, limit: _Limit, null_pass_frac: float | None)
         num_passing=passing,
         pass_frac=passing / known if known else None,
         null_pass_frac=null_pass_frac,
-        words=f"{limit.words}: {passing} of {known} models ({null})" if known else f"{limit.words}: not measured",
+        words=f"{limit.words}: {passing} of {known} models ({null}){missing}"
+        if known
+        else f"{limit.words}: not measured",
     )
 
 

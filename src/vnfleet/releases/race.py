@@ -156,7 +156,7 @@ def judge_skill(runner: Runner, limits: GateLimits) -> Check:
     test = _paired(list(runner.daily.values()), [0.0] * count, limits)
     words = (
         f"{runner.label}: mean rank correlation with what followed {runner.mean_over(sessions):.3f} over {count} days "
-        f"(1 = perfect, 0 = coin flip); {_luck(test.p_one_sided, limits)}"
+        f"(1 = perfect, 0 = coin flip); {_luck(test.p_one_sided, limits)} {_asked(limits)}"
     )
     passed = test.mean_difference > 0 and test.p_one_sided < limits.significance
     return Check(name=name, passed=passed, value=test.p_one_sided, limit=limits.significance, words=words)
@@ -176,7 +176,7 @@ def judge_lead(name: str, runner: Runner, rival: Runner, sessions: tuple[date, .
         [runner.daily[session] for session in sessions], [rival.daily[session] for session in sessions], limits
     )
     passed = test.mean_difference > 0 and test.p_one_sided < limits.significance
-    words = f"{figures}; {_luck(test.p_one_sided, limits)}" if mine > theirs else figures
+    words = f"{figures}; {_luck(test.p_one_sided, limits)} {_asked(limits)}" if mine > theirs else figures
     return Check(name=name, passed=passed, value=test.p_one_sided, limit=limits.significance, words=words)
 
 
@@ -225,3 +225,8 @@ def _luck(p_value: float, limits: GateLimits) -> str:
     if p_value * (1 + limits.num_resamples) < 1.5:
         return f"luck alone did not do as well in any of {limits.num_resamples:,} tries"
     return f"luck alone does as well about once in {round(1 / p_value):,} tries"
+
+
+def _asked(limits: GateLimits) -> str:
+    """Say how rarely luck alone may do as well, in the words of `_luck`."""
+    return f"(at most once in {round(1 / limits.significance):,} tries is asked for)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from vnfleet.core.atomic import discard, write_text
 from vnfleet.core.ids import canonical_json
-from vnfleet.core.sealed import MANIFEST_NAME, is_whole
+from vnfleet.core.sealed import MANIFEST_NAME, Manifest, is_whole, read_manifest
 from vnfleet.remote.transfer import Transfer
 
 CARRIED_KIND = "carried-checkpoint"
@@ -27,7 +27,11 @@ _NAME = re.compile(r"t(\d+)-s(\d+)-([0-9a-f]{6})")
 
 
 class CarriedFacts(BaseModel):
-    """The meta of a carried checkpoint. `order` counts the checkpoints of one claim; `built_on` see `Carrier`."""
+    """The meta of a carried checkpoint. `order` counts the checkpoints of one claim; `built_on` see `Carrier`.
+
+    `beside` are the content hashes of the other stages' newest checkpoints where it was made: a later stage stands on
+    the end of an earlier one, so that they go together or not at all.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -38,6 +42,16 @@ class CarriedFacts(BaseModel):
     order: int
     worker_id: str
     built_on: dict[str, str]
+    beside: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A carried checkpoint on the remote, as its manifest tells it; nothing of it is proved yet."""
+
+    name: str
+    facts: CarriedFacts
+    content_sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +79,49 @@ def local_progress(folder: Path) -> Progress:
         if match is not None and is_whole(path, CHECKPOINT_KIND):
             steps[path.parent.name] = max(steps.get(path.parent.name, 0), int(match[1]))
     return Progress(steps=steps)
+
+
+def newest_contents(folder: Path, *, without: str) -> dict[str, str]:
+    """Return the content hash of the newest checkpoint of every stage in a unit's local folder but one."""
+    found: dict[str, str] = {}
+    for stage, path in newest_checkpoints(folder).items():
+        manifest = read_manifest(path, CHECKPOINT_KIND)
+        if stage != without and manifest is not None:
+            found[stage] = manifest.content_sha256
+    return found
+
+
+def newest_checkpoints(folder: Path) -> dict[str, Path]:
+    """Return the newest sealed checkpoint of every stage in a unit's local folder, the oldest of them first."""
+    newest: dict[str, Path] = {}
+    for path in sorted(folder.glob(f"*/ckpt-*/{MANIFEST_NAME}")):
+        if LOCAL_NAME.fullmatch(path.parent.name) and STAGE_NAME.fullmatch(path.parent.parent.name):
+            newest[path.parent.parent.name] = path.parent
+    return dict(sorted(newest.items(), key=lambda item: (item[1] / MANIFEST_NAME).stat().st_mtime_ns))
+
+
+def carried_content(manifest: Manifest, inner: str) -> str:
+    """Return the content hash of the checkpoint in the folder `inner` of a carried one, from the latter's manifest."""
+    files = {
+        name.removeprefix(f"{inner}/"): sha for name, sha in manifest.files.items() if name.startswith(f"{inner}/")
+    }
+    files.pop(MANIFEST_NAME, None)
+    return manifest.model_copy(update={"files": files}).content_sha256
+
+
+def cuts_of(candidates: Sequence[Candidate]) -> Iterator[dict[str, Candidate]]:
+    """Yield sets of checkpoints by stage that stand on each other, the one that counts first."""
+    by_rank = sorted(candidates, key=lambda one: (one.facts.token, one.facts.order, one.name), reverse=True)
+    for newest in by_rank:
+        cut = {newest.facts.stage: newest}
+        for stage, content in newest.facts.beside.items():
+            fits = (one for one in by_rank if one.facts.stage == stage and one.content_sha256 == content)
+            found = next(fits, None)
+            if found is None:
+                break
+            cut[stage] = found
+        else:
+            yield cut
 
 
 def units_with_checkpoints(remote: Transfer) -> frozenset[str]:

@@ -7,6 +7,8 @@
 A checkpoint counts only when its manifest is there and its hashes hold. Its name and its manifest hold the fencing
 token of the lease it was made under: of one stage the highest token counts, then the highest step, so that a worker
 which lost its lease and has not noticed yet never displaces the work of its successor. Names are never used twice.
+Stages that stand on each other are taken over together: the end of one from here with the next from there would be
+the work of nobody.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -32,19 +34,24 @@ from vnfleet.remote.carried import (
     KEPT_CHECKPOINTS,
     LOCAL_NAME,
     STAGE_NAME,
+    Candidate,
     CarriedFacts,
     Progress,
+    carried_content,
+    cuts_of,
     empty_unit,
     link,
     link_folder,
     listed_checkpoints,
     local_progress,
+    newest_checkpoints,
+    newest_contents,
     rank_of,
     remember_built_on,
     stages_of,
 )
 from vnfleet.remote.leases import HeldLease, LeaseLostError
-from vnfleet.remote.parcels import fetch_sealed, send_sealed
+from vnfleet.remote.parcels import fetch_sealed, send_sealed, sent_manifest
 from vnfleet.remote.rclone import RemoteUnavailableError
 from vnfleet.remote.timing import Recurring, SystemTiming, Timing
 from vnfleet.remote.transfer import Transfer
@@ -91,6 +98,7 @@ class Carrier:
         self._lock = threading.Lock()
         self._waiting: dict[str, Path] = {}
         self._known: dict[str, list[str]] = {}
+        self._beside: dict[str, dict[str, str]] = {}
         self._order = 0
         self._loop: Recurring | None = None
         self._gave_up = False
@@ -109,7 +117,11 @@ class Carrier:
             environment = self._folder / ENVIRONMENT_NAME
             if environment.is_file():
                 shutil.copyfile(environment, kept / ENVIRONMENT_NAME)
-        except OSError as error:  # no room here: the checkpoint itself is safe, only its copy does not travel
+            self._beside[kept.parent.name] = newest_contents(self._folder, without=stage)
+        except (
+            OSError,
+            BadDataError,
+        ) as error:  # no room here: the checkpoint itself is safe, only its copy does not travel
             discard(kept.parent)
             self._say(f"a checkpoint of {self._unit_id} could not be put aside for sending: {error}")
             return
@@ -122,8 +134,12 @@ class Carrier:
             self._loop.wake()
 
     def start(self) -> None:
-        """Begin to carry in the background."""
+        """Begin to carry in the background, first what is here and not there (ask `restore` before)."""
         discard(self._outbox)
+        for stage, checkpoint in newest_checkpoints(self._folder).items():
+            step = int(checkpoint.name.removeprefix("ckpt-"))
+            if all(rank_of(name)[1] != step for name in self._known.get(stage, [])):
+                self.saved(checkpoint)  # made here before a restart and never sent: what follows stands on it
         self._loop = self._timing.every(_RETRY_SECONDS, "checkpoints", self.carry)
 
     def stop(self) -> None:
@@ -173,6 +189,7 @@ class Carrier:
             order=int(kept.parent.name),
             worker_id=self._held.worker_id,
             built_on=self._built_on,
+            beside=self._beside[kept.parent.name],
         )
         parcel = kept.parent / "parcel"
         if not is_whole(parcel, CARRIED_KIND):
@@ -222,40 +239,43 @@ class Carrier:
             discard(inbox)
         return there
 
-    def clear(self) -> None:
-        """Remove the unit's checkpoints from the remote: its result is there."""
-        with contextlib.suppress(RemoteError):
-            self._remote.purge(stages_of(self._unit_id))
-
     def _fetch(self, listed: Mapping[str, list[str]], inbox: Path, quarantine: Path) -> dict[str, CarriedFacts]:
-        found: dict[str, CarriedFacts] = {}
-        for stage, names in sorted(listed.items()):
-            for name in reversed(names):
-                place = f"{stages_of(self._unit_id)}/{stage}/{name}"
-                expected = (stage, *rank_of(name)[:2])
-                try:
-                    manifest = fetch_sealed(
-                        self._remote,
-                        place,
-                        inbox / stage,
-                        CARRIED_KIND,
-                        quarantine=quarantine,
-                        accept=lambda manifest, place=place, expected=expected: self._accept(  # type: ignore[misc]
-                            manifest, place, expected
-                        ),
-                    )
-                    if manifest is None:
-                        continue
-                    verify(inbox / stage / _INNER, CHECKPOINT_KIND)
-                except BadDataError as error:
-                    self._say(f"a checkpoint of {self._unit_id} is passed over: {error.what}")
-                    discard(inbox / stage)
-                    continue
-                found[stage] = CarriedFacts.model_validate(manifest.meta)
-                break
-        return found
+        """Bring the stages that count and stand on each other to `inbox`; {} when there are none."""
+        candidates = [one for stage, names in sorted(listed.items()) for one in self._candidates(stage, names)]
+        damaged: set[str] = set()
+        for cut in cuts_of(candidates):
+            if damaged.isdisjoint(one.name for one in cut.values()):
+                discard(inbox)
+                wrong = [one.name for one in cut.values() if not self._fetched(one, inbox, quarantine)]
+                if not wrong:
+                    return {stage: one.facts for stage, one in cut.items()}
+                damaged.update(wrong)
+        return {}
 
-    def _accept(self, manifest: Manifest, place: str, expected: tuple[str, int, int]) -> None:
+    def _candidates(self, stage: str, names: Sequence[str]) -> Iterator[Candidate]:
+        for name in names:
+            place = f"{stages_of(self._unit_id)}/{stage}/{name}"
+            try:
+                manifest = sent_manifest(self._remote, place)
+                if manifest is not None:
+                    facts = self._accept(manifest, place, (stage, *rank_of(name)[:2]))
+                    yield Candidate(name=place, facts=facts, content_sha256=carried_content(manifest, _INNER))
+            except BadDataError as error:
+                self._say(f"a checkpoint of {self._unit_id} is passed over: {error.what}")
+
+    def _fetched(self, wanted: Candidate, inbox: Path, quarantine: Path) -> bool:
+        """Bring one checkpoint to `inbox`; return whether it is whole and the one that was wanted."""
+        target = inbox / wanted.facts.stage
+        try:
+            manifest = fetch_sealed(self._remote, wanted.name, target, CARRIED_KIND, quarantine=quarantine)
+            if manifest is not None and carried_content(manifest, _INNER) == wanted.content_sha256:
+                verify(target / _INNER, CHECKPOINT_KIND)
+                return True
+        except BadDataError as error:
+            self._say(f"a checkpoint of {self._unit_id} is passed over: {error.what}")
+        return False
+
+    def _accept(self, manifest: Manifest, place: str, expected: tuple[str, int, int]) -> CarriedFacts:
         try:
             facts = CarriedFacts.model_validate(manifest.meta)
         except ValidationError as error:
@@ -264,16 +284,17 @@ class Carrier:
             raise BadDataError("a checkpoint lies under the name of another", where=place)
         if facts.built_on != self._built_on:
             raise BadDataError("a checkpoint was built on other results", where=place)
+        return facts
 
     def _install(self, found: Mapping[str, CarriedFacts], inbox: Path) -> None:
-        """Replace what is here: the environment of the newest checkpoint first, then the stages."""
+        """Replace what is here: the environment of the newest checkpoint first, then the stages in their order."""
         empty_unit(self._folder)
         remember_built_on(self._folder, self._built_on)
         newest = max(found, key=lambda stage: (found[stage].token, found[stage].order))
         environment = inbox / newest / ENVIRONMENT_NAME
         if environment.is_file():
             replace(environment, self._folder / ENVIRONMENT_NAME)
-        for stage, facts in found.items():
+        for stage, facts in sorted(found.items(), key=lambda item: (item[1].token, item[1].order)):
             target = self._folder / stage / f"ckpt-{facts.step:08d}"
             target.parent.mkdir(parents=True, exist_ok=True)
             replace(inbox / stage / _INNER, target)

@@ -238,9 +238,10 @@ class FolderTransfer:
 
     def _at(self, name: str) -> Path:
         stay_inside(name)
+        seen = self._seen  # read first: another thread may make the folder right after it was looked for
         if self.root.is_dir():
             self._seen = True
-        elif self._seen:
+        elif seen:
             raise RemoteUnavailableError(
                 "the shared folder is gone", where=self.root, fix="mount it again, then run again: nothing is lost"
             )

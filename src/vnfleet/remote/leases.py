@@ -3,12 +3,13 @@
 A remote folder knows no atomic "create if absent", so a claim is written, left to settle and read back; the last
 writer wins and the others see it. A holder that cannot prove that it still holds its lease stops. Two workers may
 still do the same unit for a while (that costs time, never correctness: results are verified and count once).
-Clocks of rented machines differ, so a lease is taken over only when it has expired *and* was seen unchanged for
-two heartbeats on the observer's own clock.
+Clocks of rented machines differ, by hours too, so a lease is taken over only when it has expired *and* was seen
+unchanged for two heartbeats on the observer's own clock, or was seen unchanged for as long as a lease lives.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import dataclass
 from datetime import timedelta
@@ -94,7 +95,7 @@ class LeaseDesk:
         return int(self._timing.now().timestamp()) if before is None else before.token + 1
 
     def _is_free(self, name: str, text: str, lease: LeaseRecord | None) -> bool:
-        """Return whether a lease file may be taken over: released, our own, or expired and unchanged while watched."""
+        """Return whether a lease file may be taken over: released, our own, or run out while it was watched."""
         if lease is not None and (lease.state == "released" or lease.worker_id == self._worker_id):
             return True  # an id has one living process: what it held before it was killed is free at once
         seen_text, seen_at = self._watched.get(name, ("", 0.0))
@@ -102,8 +103,10 @@ class LeaseDesk:
             self._watched[name] = (text, self._timing.monotonic())
             return False
         unchanged_seconds = self._timing.monotonic() - seen_at
+        if unchanged_seconds >= self._times.lease_seconds:  # whatever a clock says: no holder goes on after that
+            return True
         if lease is None:  # torn or damaged: nobody can renew it, so it only has to stay that way
-            return unchanged_seconds >= self._times.lease_seconds
+            return False
         expired = self._timing.now() >= lease.expires_at
         return expired and unchanged_seconds >= 2 * self._times.heartbeat_seconds
 
@@ -160,10 +163,9 @@ class HeldLease:
         """
         with self._lock:
             self.check()
-            try:
+            with contextlib.suppress(RemoteUnavailableError):
                 self._renew_if_ours()
-            except RemoteUnavailableError:
-                self.check()
+            self.check()  # a renewal that took longer than a lease lives proves nothing
 
     def release(self) -> None:
         """Give the unit back at once (best effort: an unreachable remote lets the lease expire instead)."""

@@ -41,7 +41,7 @@ class TopKPolicy:
         the same total among them in proportion to 1 / volatility, so that a calm symbol gets more than a wild one.
     volatility_sessions : volatilities are estimated over this many sessions up to the decision.
     target_volatility_frac : the basket's volatility a year that is aimed at; a wilder basket is held smaller and the
-        rest stays cash, a calmer one is never enlarged with borrowed money. None: no such limit.
+        rest stays cash, a calmer one is never enlarged with borrowed money. At most 1 (0.10 is 10 %); None: no limit.
     max_weight_frac : no symbol weighs more than this fraction of the equity; None: twice an equal slot.
     """
 
@@ -68,8 +68,11 @@ class TopKPolicy:
             raise ValueError(f'weighting must be "equal" or "inverse_volatility", not {self.weighting!r}')
         if self.volatility_sessions < 5:
             raise ValueError(f"volatility_sessions must be 5 or more, not {self.volatility_sessions}")
-        if self.target_volatility_frac is not None and not self.target_volatility_frac > 0:
-            raise ValueError(f"target_volatility_frac must be positive, not {self.target_volatility_frac}")
+        if self.target_volatility_frac is not None and not 0 < self.target_volatility_frac <= 1:
+            raise ValueError(
+                f"target_volatility_frac must lie in (0, 1], not {self.target_volatility_frac}: it is a fraction a "
+                "year, so write 0.10 for 10 %"
+            )
         if self.max_weight_frac is not None and not 0 < self.max_weight_frac <= 1:
             raise ValueError(f"max_weight_frac must lie in (0, 1], not {self.max_weight_frac}")
 

@@ -63,7 +63,7 @@ def prove(runner: Runner, week: WeekContext, evaluated: StepOutcome) -> StepOutc
         write_text(scratch / PROOF_NAME, proof.model_dump_json(indent=1))
         write_text(scratch / LEAKS_NAME, leaks.model_dump_json(indent=1))
         return StepResult(
-            summary=f"{book.num_trials} variants tried here; {leaks.lines()[0]}",
+            summary=f"{book.num_trials} variant{'s' * (book.num_trials != 1)} tried here; {leaks.lines()[0]}",
             facts={"num_trials": book.num_trials, "sharpe_sd": book.sharpe_sd, "has_leak": leaks.has_leak},
         )
 

@@ -28,6 +28,7 @@ _SPLIT_SYMBOLS = 30
 _SPLIT_SESSIONS = 250
 _MIN_SYMBOLS = 10
 _BUSY_DAYS = 3
+_ACCOUNT_SESSIONS = 2
 _SEEDS_APART = 1_000
 
 Masks = tuple[NDArray[np.bool_], NDArray[np.bool_]]
@@ -39,10 +40,13 @@ class Fitted:
 
     forecast : prediction frame of the fold's test sessions that the served panel holds, from its features alone.
     scaler : what it measures features in; None: nothing was fitted for that.
+    choices : what was chosen and the figures it was chosen by (epochs, penalties, thresholds), as text that is the
+        same to the bit where they are; empty: nothing was chosen, or nobody tells.
     """
 
     forecast: Callable[[Panel], pl.DataFrame]
     scaler: FittedScaler | None = None
+    choices: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +119,7 @@ def _checks(pipeline: Pipeline, num_cuts: int, seed: int, told: Callable[[str], 
     )
     told("features")
     values_STF = pipeline.features(panel)
-    cuts = _cuts(fold, num_cuts, seed)
+    cuts = _cuts(fold, len(panel.sessions), num_cuts, seed)
     yield truncation("features", values_STF, lambda cut: pipeline.features(panel.until(panel.sessions[cut])), cuts)
     yield future_poison("features", values_STF, lambda cut: pipeline.features(_poisoned_after(panel, cut)), cuts)
     told("outcomes")
@@ -146,7 +150,7 @@ def _of_forecasts(
     panel, fold = pipeline.panel, pipeline.fold
     axes = panel.symbols, panel.sessions
     figures_STF = forecast_figures(forecasts, *axes)
-    inside = [cut for cut in cuts if cut >= fold.test.start] or [fold.test.start]
+    inside = [cut for cut in cuts if cut >= fold.test.start]
     yield truncation(
         learner.name,
         figures_STF,
@@ -160,8 +164,22 @@ def _of_forecasts(
         inside,
     )
     first_test = panel.sessions[fold.test.start]
-    others = [learner.fit(poisoned(panel, first_test, seed), None).forecast(panel) for seed in _POISON_SEEDS]
-    yield fit_poison(learner.name, forecasts, others)
+    others = [learner.fit(poisoned(panel, first_test, seed), None) for seed in _POISON_SEEDS]
+    same = fit_poison(learner.name, forecasts, [other.forecast(panel) for other in others])
+    yield _with_choices(same, fitted, others)
+
+
+def _with_choices(check: LeakCheck, fitted: Fitted, others: Sequence[Fitted]) -> LeakCheck:
+    """Fail the check also where another future was asked for a choice that happened to come out the same."""
+    moved = sum(other.choices != fitted.choices for other in others)
+    if not moved:
+        return check
+    told = (
+        f"what the fit chose by (epochs, penalties) changes in {moved} of {len(others)} worlds with other prices from "
+        "the first test session on: the choice has seen the future"
+    )
+    words = f"{check.words}; {told}" if check.passed is False else told
+    return check.model_copy(update={"passed": False, "words": words})
 
 
 def _of_rows(
@@ -227,6 +245,9 @@ def _random_split(pipeline: Pipeline, values_STF: NDArray[np.floating], known: p
 def _of_account(pipeline: Pipeline, forecasts: pl.DataFrame) -> LeakCheck:
     """Take away forecasts from the busiest days on: only a day with trades can show what they knew."""
     panel = pipeline.panel
+    if len(pipeline.fold.test) < _ACCOUNT_SESSIONS or not forecasts.get_column("score").count():
+        words = f"an account needs forecasts and {_ACCOUNT_SESSIONS} test sessions or more"
+        return LeakCheck(name="entry:account", passed=None, limit=0.0, words=words)
     whole = pipeline.trades(panel, forecasts)
     later = whole.filter(pl.col("session") > panel.sessions[pipeline.fold.test.start])
     busy = later.group_by("session").len().sort("len", "session", descending=[True, False]).head(_BUSY_DAYS)
@@ -237,10 +258,13 @@ def _of_account(pipeline: Pipeline, forecasts: pl.DataFrame) -> LeakCheck:
     )
 
 
-def _cuts(fold: Fold, num_cuts: int, seed: int) -> tuple[int, ...]:
-    """Return sessions to cut at: mostly within the test, one before it, none of them the last."""
+def _cuts(fold: Fold, num_sessions: int, num_cuts: int, seed: int) -> tuple[int, ...]:
+    """Return sessions to cut at: mostly within the test, one before it, none of them the last of the panel.
+
+    None lies in the test where that has nothing but the last session: the checks that need one cannot tell.
+    """
     rng = np.random.default_rng([seed, fold.test.start])
-    last = max(fold.test.start + 1, fold.test.stop - 1)
+    last = min(max(fold.test.start + 1, fold.test.stop - 1), num_sessions - 1)
     inside = rng.choice(np.arange(fold.test.start, last), min(max(1, num_cuts - 1), last - fold.test.start), False)
     before = rng.integers((fold.refit.start + fold.refit.stop) // 2, fold.refit.stop)
     return tuple(sorted({int(before), *inside.tolist()}))

@@ -1,0 +1,162 @@
+"""Random schedules of faults, kills, restarts and late joiners over the real protocol, in virtual time.
+
+A failing schedule names its seed: `play(seed, folder)` plays it again, step for step.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.remote.schedules import Seen, play
+from vnfleet.core.sealed import MANIFEST_NAME, verify
+from vnfleet.remote import carrying, jobs
+from vnfleet.remote.carrying import Carrier
+from vnfleet.remote.leases import HeldLease, LeaseDesk
+from vnfleet.remote.transfer import Transfer
+
+
+def played(root: Path, seeds: Sequence[int], *, honest: bool | None = None, rough: bool | None = None) -> list[Seen]:
+    """Play schedules, leaving nothing on the disk."""
+    found = []
+    for seed in seeds:
+        found.append(play(seed, root / str(seed), honest=honest, rough=rough))
+        shutil.rmtree(root / str(seed))
+    return found
+
+
+def complaints(seen: Sequence[Seen]) -> str:
+    """Return what went wrong, with the seeds."""
+    return "\n".join(f"seed {one.seed}: {line}" for one in seen for line in one.broken)
+
+
+# 10,000 in all, in parts, so that a failure is told before the others were played.
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        range(200),
+        *(pytest.param(range(start, start + 500), marks=pytest.mark.prove) for start in range(0, 10_000, 500)),
+    ],
+    ids=lambda seeds: f"{seeds.start}-{seeds.stop}",
+)
+def test_whatever_happens_no_model_is_lost_doubled_or_mixed(seeds: range, tmp_path: Path) -> None:
+    seen = played(tmp_path, seeds)
+    assert not complaints(seen), complaints(seen)
+    # The schedules are worth something: there was much to go wrong, and work was taken over in spite of it.
+    assert sum(one.kills for one in seen) > len(seeds) / 3
+    assert sum(one.takeovers for one in seen) > len(seeds) / 20
+    assert sum(one.reason == "done" for one in seen) > 0.9 * len(seeds)
+    wrong = {kind for one in seen for kind in one.wrong}
+    assert wrong >= {"offline", "refused", "torn", "cut", "damaged", "double", "stale reading", "stale listing"}
+    assert wrong >= {"unthanked", "silently torn", "slow"}
+
+
+def test_a_seed_plays_the_same_schedule_again(tmp_path: Path) -> None:
+    first, second = (play(7, tmp_path / name) for name in ("a", "b"))
+    assert first == second
+    assert first != play(10, tmp_path / "c")
+
+
+def _no_fence(patch: pytest.MonkeyPatch) -> None:
+    """A holder never looks whether it still is one."""
+    patch.setattr(HeldLease, "check", lambda _: None)
+    patch.setattr(HeldLease, "renew", lambda _: None)
+
+
+def _manifest_first(patch: pytest.MonkeyPatch) -> None:
+    """The manifest lands before what it names."""
+    real = carrying.send_sealed
+
+    class Reordered:
+        def __init__(self, remote: Transfer, folder: Path, kind: str) -> None:
+            self._remote, self._manifest = remote, verify(folder, kind)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._remote, name)
+
+        def put_folder(self, source: Path, name: str, files: Sequence[str]) -> None:
+            self._remote.write_text(f"{name}/{MANIFEST_NAME}", self._manifest.model_dump_json())
+            self._remote.put_folder(source, name, files)
+
+    def send(folder: Path, remote: Any, name: str, kind: str, *more: Any, **named: Any) -> bool:
+        return real(folder, Reordered(remote, folder, kind), name, kind, *more, **named)  # type: ignore[arg-type]
+
+    patch.setattr(carrying, "send_sealed", send)
+    patch.setattr(jobs, "send_sealed", send)
+
+
+def _no_settling(patch: pytest.MonkeyPatch) -> None:
+    """Who wrote a claim believes in it without reading it back."""
+
+    def claim(desk: LeaseDesk, folder: str, unit_id: str) -> HeldLease | None:
+        from vnfleet.remote import leases  # noqa: PLC0415 - its helpers, beside the method that they belong to
+
+        name = f"{folder}/{unit_id}{leases.LEASE_SUFFIX}"
+        text = leases._read_text(desk._remote, name)
+        before = leases._parse(text)
+        if text is not None and not desk._is_free(name, text, before):
+            return None
+        record = desk._fresh(unit_id, desk._next_token(text, before), beat=0)
+        at = desk._timing.monotonic()
+        desk._remote.write_text(name, record.model_dump_json())
+        return HeldLease(desk._remote, name, record, desk._times, at, desk._timing)
+
+    patch.setattr(LeaseDesk, "claim", claim)
+
+
+def _any_descent(patch: pytest.MonkeyPatch) -> None:
+    """The desktop does not ask what a result was built on."""
+    real = jobs.Mailbox.fetch_result
+
+    def fetch(self: jobs.Mailbox, *args: Any, built_on: Mapping[str, str] | None = None) -> Path | None:
+        del built_on
+        return real(self, *args)
+
+    patch.setattr(jobs.Mailbox, "fetch_result", fetch)
+
+
+def _nothing_taken_over(patch: pytest.MonkeyPatch) -> None:
+    """The next holder begins at the first step."""
+    patch.setattr(Carrier, "restore", lambda *_: None)
+
+
+def _any_stages(patch: pytest.MonkeyPatch) -> None:
+    """Stages are taken over without asking whether they stand on each other."""
+    patch.setattr(carrying, "newest_contents", lambda *_, **__: {})
+    patch.setattr(carrying, "newest_checkpoints", lambda _: {})
+
+    def cuts(candidates: Sequence[carrying.Candidate]) -> list[dict[str, carrying.Candidate]]:
+        by_rank = sorted(candidates, key=lambda one: (one.facts.token, one.facts.order))
+        return [{one.facts.stage: one for one in by_rank}] if by_rank else []
+
+    patch.setattr(carrying, "cuts_of", cuts)
+
+
+@pytest.mark.parametrize(
+    ("mutate", "told", "honest"),
+    [
+        (_no_fence, "fence:", True),
+        (_manifest_first, "was written before", True),
+        (_no_settling, "two holders", True),
+        (_any_descent, "mixed set", False),
+        (_nothing_taken_over, "lost work", True),
+        (_any_stages, "mixed stages", True),
+    ],
+    ids=lambda value: value.__name__.strip("_") if callable(value) else "",
+)
+def test_a_protocol_with_a_part_taken_out_is_caught(
+    mutate: Callable[[pytest.MonkeyPatch], None],
+    told: str,
+    honest: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mutate(monkeypatch)
+    for seed in range(20_000, 20_300):
+        if told in complaints(played(tmp_path, [seed], honest=honest, rough=True)):
+            return
+    pytest.fail(f"{mutate.__doc__} Nobody noticed.")
