@@ -24,7 +24,8 @@ class Champion:
 
     Attributes
     ----------
-    setting_id : how its folds and symbols were chosen, see `WeekContext.setting_id`.
+    setting_id : how its folds and symbols were chosen, see `WeekContext.setting_id`; empty in releases that do not
+        tell.
     serving : a strategy or a baseline. model_id : of its walk-forward predictions.
     """
 
@@ -81,7 +82,7 @@ def champion_of(models_prod: Path, set_id: str) -> Champion | None:
     return Champion(
         release=release,
         recipe_id=fact(release, "recipe_id"),
-        setting_id=fact(release, "setting_id"),
+        setting_id=str(release.facts.get("setting_id", "")),
         serving=fact(release, "serving"),
         model_id=fact(release, "model_id"),
     )

@@ -122,7 +122,8 @@ def _followed(week: WeekContext, evaluated: StepOutcome, champion: Champion | No
     ranked.setdefault(better_strategy(evaluated), ids[better_strategy(evaluated)])
     predictions = read_predictions_of(week, evaluated, ranked.values())
     followed = {name: predictions[model_id] for name, model_id in ranked.items()}
-    return followed if champion is None else {**followed, CHAMPION: known_to(week, champion.predictions)}
+    old = None if champion is None else known_to(week, champion.predictions)
+    return followed if old is None or old.is_empty() else {**followed, CHAMPION: old}
 
 
 def known_to(week: WeekContext, predictions: pl.DataFrame) -> pl.DataFrame:
