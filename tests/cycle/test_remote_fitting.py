@@ -18,7 +18,7 @@ from vnfleet.cycle.remote_training import RemoteTraining
 from vnfleet.cycle.runner import SilentObserver
 from vnfleet.cycle.steps import remote_fitting
 from vnfleet.cycle.steps.planning import PlanOfWork, with_fewer_seeds
-from vnfleet.cycle.steps.remote_fitting import trained_remotely
+from vnfleet.cycle.steps.remote_fitting import how_to_help, trained_remotely
 from vnfleet.cycle.workdir import Folders
 from vnfleet.training.dataset import TrainingData
 from vnfleet.training.machine.budget import BudgetChoice
@@ -149,6 +149,13 @@ def test_a_remote_that_refuses_does_not_cost_the_week(
     kept, words = trained(week, plan)
     assert kept == plan
     assert "everything trained here" in words
+
+
+def test_the_owner_is_told_where_the_work_waits() -> None:
+    said = how_to_help("gdrive:VN-Quant-Training", 6)
+    assert "vnfleet worker --remote gdrive:VN-Quant-Training" in said
+    assert "https://drive.google.com/drive/search?q=colab_training.ipynb" in said
+    assert "google" not in how_to_help("/mnt/nas/VN-Quant-Training", 6)
 
 
 def test_fewer_seeds_are_another_recipe_with_the_same_members(plan: PlanOfWork) -> None:

@@ -17,11 +17,14 @@ from vnfleet.cycle.steps.planning import (
     training_seconds,
     with_fewer_seeds,
 )
+from vnfleet.cycle.wheel import NOTEBOOK_NAME
 from vnfleet.evaluation.splits import Fold
 from vnfleet.remote.opening import open_remote
 from vnfleet.remote.timing import SystemTiming
 from vnfleet.training.dataset import TrainingData
 from vnfleet.training.plan import WorkUnit
+
+_FIND_ON_DRIVE = f"https://drive.google.com/drive/search?q={NOTEBOOK_NAME}"
 
 
 def trained_remotely(
@@ -42,6 +45,7 @@ def trained_remotely(
     def seconds_here(ids: Sequence[str]) -> float:
         return training_seconds(week, plan, [by_id[one] for one in ids]) or 0.0
 
+    week.observer.told("train", how_to_help(config.remote, len(units)))
     try:
         back = train_remotely(
             job,
@@ -65,6 +69,15 @@ def trained_remotely(
         return plan, words
     seeds = seeds_that_fit(units, back.open_units, seconds_here=seconds_here, seconds=max(0.0, seconds))
     return (plan if seeds >= plan.recipe.training.num_seeds else with_fewer_seeds(plan, seeds)), words
+
+
+def how_to_help(remote: str, num_units: int) -> str:
+    """Say where the work waits and how a machine starts on it: a Colab session cannot start itself."""
+    drive = f", {_FIND_ON_DRIVE}" if remote.split(":", 1)[0].lower().endswith("drive") else ""
+    return (
+        f"{num_units} units of work wait in {remote}: open {NOTEBOOK_NAME} there in Colab{drive}, "
+        f"or run on any machine: vnfleet worker --remote {remote}"
+    )
 
 
 def _words(back: RemoteTraining, num_units: int) -> str:
