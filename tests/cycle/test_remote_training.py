@@ -14,7 +14,8 @@ from vnfleet.cycle.pace import Pace, seconds_left, seeds_that_fit
 from vnfleet.cycle.remote_training import RemoteTraining, deadline_of, train_remotely
 from vnfleet.remote.folder import FolderTransfer
 from vnfleet.remote.jobs import JobRecord, Mailbox, UnitRecord, WorkerStatus
-from vnfleet.remote.shards import package_id
+from vnfleet.remote.rclone import RemoteUnavailableError
+from vnfleet.remote.shards import index_name, package_id
 from vnfleet.remote.timing import Recurring
 
 START = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -298,3 +299,33 @@ def test_a_smaller_budget_means_fewer_members() -> None:
     assert fitting(10, "select", "member0", "member1", "member2") == 1
     assert fitting(100, "member1") == 3
     assert fitting(99, "member2") == 2
+
+
+def test_a_crowded_remote_is_given_the_grace_to_take_the_job(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = FolderTransfer.write_text
+
+    def crowded(self: FolderTransfer, name: str, text: str) -> None:
+        if timing.seconds < 300:
+            raise RemoteUnavailableError("403")
+        real(self, name, text)
+
+    monkeypatch.setattr(FolderTransfer, "write_text", crowded)
+    timing = Virtual()
+    assert "could not be published" not in scene.train(timing, wait_seconds=60.0).reason
+    assert timing.seconds >= 360
+
+
+def test_what_the_remote_tore_or_lost_of_a_job_is_published_again(scene: Scene) -> None:
+    job_id, package = scene.job.job_id, index_name(scene.job.data_id)
+    healed: list[bool] = []
+
+    def then(seconds: float) -> None:
+        scene.status(seconds)
+        if seconds == 60.0:
+            scene.remote.write_text(f"jobs/{job_id}/state.json", "{torn")
+            scene.remote.delete(package)
+        elif seconds == 420.0:
+            healed.append(Mailbox(scene.remote).is_open(job_id) and scene.remote.exists(package))
+
+    scene.train(Virtual(then), wait_seconds=600.0)
+    assert healed == [True]

@@ -24,7 +24,7 @@ from vnfleet.remote.folder import FolderTransfer
 from vnfleet.remote.jobs import JobRecord, Mailbox, UnitRecord
 from vnfleet.remote.leases import LeaseRecord, LeaseTimes
 from vnfleet.remote.rclone import find_rclone
-from vnfleet.remote.shards import package_id
+from vnfleet.remote.shards import index_name, package_id
 from vnfleet.remote.timing import SystemTiming
 from vnfleet.remote.transfer import Patience, RcloneTransfer, Transfer
 
@@ -285,10 +285,11 @@ def test_a_killed_worker_is_replaced_and_its_unit_counts_once(scene: Scene, rclo
     )
     assert done.published == ("select", "member0", "member1")
     assert int((scene.root / "w2" / "select.began").read_text()) >= 20  # where the victim's checkpoints ended
-    assert scene.remote.list("checkpoints", "/*/stages/**") == ()  # and they are gone once the result is there
+    assert scene.remote.list("checkpoints", "/select/stages/**") != ()  # until the desktop has proved the result
     lease = LeaseRecord.model_validate_json(scene.remote.read_text(f"status/{job.job_id}/select.lease.json"))
     assert (lease.worker_id, lease.token) == ("w2", 2)
     assert scene.train(job).finished == ("select", "member0", "member1")
+    assert scene.remote.list("checkpoints", "/*/stages/**") == ()
 
 
 def in_a_hurry(
@@ -430,11 +431,39 @@ def test_a_worker_with_other_code_leaves_the_job_alone_and_says_so(scene: Scene)
 def test_a_silent_remote_hands_everything_back(rclone: Path, tmp_path: Path) -> None:
     gone = RcloneTransfer(':webdav,url="http://127.0.0.1:9/":', binary=rclone, patience=PATIENCE)
     scene = Scene(tmp_path, gone)
-    outcome = scene.train(scene.job())
+    outcome = scene.train(scene.job(), grace=0.5)
     assert outcome.finished == ()
     assert "could not be published" in outcome.reason
     with pytest.raises(RemoteError):
         scene.work(once=True)
+
+
+def test_data_that_a_drive_shows_late_are_waited_for(scene: Scene) -> None:
+    job = scene.job()
+    Mailbox(scene.remote).publish(job, scene.package)
+    name = index_name(job.data_id)
+    index = scene.remote.read_text(name)
+    scene.remote.delete(name)
+    seen: list[str] = []
+
+    def late(text: str) -> None:
+        seen.append(text)
+        if len(seen) == 2:
+            scene.remote.write_text(name, index)
+
+    report = run_worker(
+        scene.remote,
+        scene.root / "w1",
+        runner=fake_runner,
+        source_id=SOURCE,
+        times=QUICK,
+        poll_seconds=0.05,
+        idle_exit_seconds=0.3,
+        say=late,
+    )
+    assert "waits" in seen[0]
+    assert report.failed == {}
+    assert report.published == ("select", "member0", "member1")
 
 
 def test_a_worker_keeps_its_name_where_it_works(scene: Scene) -> None:

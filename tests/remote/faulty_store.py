@@ -6,6 +6,7 @@ whoever is killed dies in there, before or after what it was doing took effect, 
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from vnfleet.remote.entries import Entry, Space, as_text, is_leftover, must_be_h
 from vnfleet.remote.patterns import Pattern
 from vnfleet.remote.rclone import RemoteAbsentError, RemoteUnavailableError
 
+_checked = functools.lru_cache(maxsize=4096)(stay_inside)
+_pattern = functools.lru_cache(maxsize=64)(Pattern)
 Window = tuple[float, float]
 
 
@@ -201,7 +204,7 @@ class Door:
 
     def list(self, name: str, pattern: str | None = None, *, leftovers: bool = False) -> tuple[Entry, ...]:
         self._call(name)
-        wanted, prefix = Pattern(pattern), "" if _flat(name) == "" else f"{_flat(name)}/"
+        wanted, prefix = _pattern(pattern), "" if _flat(name) == "" else f"{_flat(name)}/"
         entries = [
             Entry(path=path.removeprefix(prefix), size_bytes=len(one.payload or b""), modified=f"{one.at:020.6f}")
             for path, one in self.store.listed(prefix)
@@ -253,7 +256,7 @@ class Door:
 
     def _call(self, name: str) -> float:
         """Go there; return when this began."""
-        stay_inside(name)
+        _checked(name)
         weather, begun = self.store.weather, self.store.clock()
         slow = self.store.chance(weather.slow_frac, "slow")
         self.wait(self.store.random.uniform(0.0, weather.slow_seconds if slow else weather.latency))
@@ -273,7 +276,7 @@ class Door:
             self.wait(self.store.random.uniform(0.0, self.store.weather.latency))
 
     def _put(self, name: str, payload: bytes) -> None:
-        stay_inside(name)
+        _checked(name)
         begun = self._call(name)
         weather, half = self.store.weather, payload[: len(payload) // 2]
         if self.store.chance(weather.torn, "torn"):

@@ -282,3 +282,34 @@ def test_a_full_remote_costs_the_copies_not_the_training(tmp_path: Path, timing:
     machine = Machine(tmp_path, Full(tmp_path / "remote"), "a", timing)
     machine.save(10)
     assert "full" in machine.said[0]
+
+
+def test_stages_that_stand_on_each_other_are_taken_over_together(
+    plain_remote: FolderTransfer, tmp_path: Path, timing: ByHand
+) -> None:
+    """The end of the first stage never came there: the second one stands on it and is not taken without it."""
+    first = Machine(tmp_path, plain_remote, "a", timing)
+    first.save(10, "base")
+    first.save(20, "base", carry=False)
+    first.carrier._waiting.clear()
+    first.save(5, "head")
+    first.held.release()
+    second = Machine(tmp_path, plain_remote, "b", timing)
+    assert second.restore()
+    assert second.steps() == {"base": 10}
+
+
+def test_what_was_never_sent_before_a_restart_is_sent_after_it(
+    plain_remote: FolderTransfer, tmp_path: Path, timing: ByHand
+) -> None:
+    first = Machine(tmp_path, plain_remote, "a", timing)
+    first.save(10, "base")
+    first.save(20, "base", carry=False)  # killed here
+    again = Machine(tmp_path, plain_remote, "a", timing)
+    assert not again.restore()
+    again.carrier.start()
+    again.save(5, "head")
+    again.held.release()
+    second = Machine(tmp_path, plain_remote, "b", timing)
+    assert second.restore()
+    assert second.steps() == {"base": 20, "head": 5}

@@ -265,3 +265,21 @@ def test_folders_that_cannot_match_are_not_opened() -> None:
     assert pattern.may_hold("u1/result")
     assert not pattern.may_hold("u1/checkpoints")
     assert not pattern.may_hold("u1/result/deeper")
+
+
+def test_a_folder_that_another_thread_makes_meanwhile_is_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = FolderTransfer(tmp_path / "remote")
+    real = Path.is_dir
+
+    def looked_too_early(path: Path) -> bool:
+        if path == remote.root and not remote._seen:
+            remote.root.mkdir()
+            remote._seen = True  # as a write in another thread does
+            return False
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_dir", looked_too_early)
+    remote.write_text("f", "x")
+    assert remote.read_text("f") == "x"

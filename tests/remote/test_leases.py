@@ -187,3 +187,51 @@ def test_a_lost_lease_is_a_remote_error() -> None:
 @pytest.fixture
 def unplugged(plain_remote: FolderTransfer) -> Unplugged:
     return Unplugged(plain_remote.root)
+
+
+class ByHand(SystemTiming):
+    """Time that moves when a test says so; `ahead` is how wrong the clock is."""
+
+    def __init__(self, ahead: timedelta = timedelta()) -> None:
+        self.seconds, self.ahead = 0.0, ahead
+
+    def now(self) -> datetime:
+        return datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=self.seconds) + self.ahead
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+def test_a_dead_holder_with_a_clock_hours_ahead_does_not_keep_its_unit_for_hours(plain_remote: FolderTransfer) -> None:
+    assert LeaseDesk(plain_remote, "a", QUICK, ByHand(timedelta(hours=5))).claim("status/j", "u") is not None
+    here = ByHand()
+    desk = LeaseDesk(plain_remote, "b", QUICK, here)
+    assert desk.claim("status/j", "u") is None
+    here.seconds += QUICK.lease_seconds - 0.1
+    assert desk.claim("status/j", "u") is None
+    here.seconds += 0.2
+    taken = desk.claim("status/j", "u")
+    assert taken is not None
+    assert taken.token == 2
+
+
+def test_a_renewal_that_took_longer_than_a_lease_lives_proves_nothing(plain_remote: FolderTransfer) -> None:
+    timing = ByHand()
+
+    class Asleep(FolderTransfer):
+        def write_text(self, name: str, text: str) -> None:
+            super().write_text(name, text)
+            timing.seconds += self.late_seconds
+
+        late_seconds = 0.0
+
+    remote = Asleep(plain_remote.root)
+    held = LeaseDesk(remote, "a", QUICK, timing).claim("status/j", "u")
+    assert held is not None
+    held.renew()
+    remote.late_seconds = QUICK.lease_seconds
+    with pytest.raises(LeaseLostError):
+        held.renew()

@@ -87,8 +87,8 @@ def train_remotely(
 
     `progress` is told (units finished, units in all, note) after every poll.
 
-    Raises `RemoteError` when the remote refuses for good while the job is published (one that stays silent for
-    `grace_seconds` is a reason to return instead), and `BadDataError` when `package` is damaged or is not the job's data.
+    Raises `RemoteError` when the remote refuses for good while the job is published (to stay silent for `grace_seconds`
+    is a reason to return instead), and `BadDataError` when `package` is damaged or is not the job's data.
     """
     terms = _Terms(grace_seconds=grace_seconds, deadline=deadline, wait_seconds=wait_seconds, seconds_here=seconds_here)
     desk = _Desk(job, Mailbox(remote), workdir, terms, timing or SystemTiming())
