@@ -255,7 +255,7 @@ EARLY = pl.DataFrame(
         ({"score": pl.col("score") * (1 + 1e-7)}, False),  # rounding
         ({"score": pl.col("score") + 1e-10}, False),  # rounding of a difference
         ({"score": pl.col("score") + 1e-3}, True),
-        ({"score": pl.when(pl.col("symbol") == "A").then(pl.col("score") + 1e-6).otherwise("score")}, True),
+        ({"score": pl.when(pl.col("symbol") == "A").then(pl.col("score") + 1e-5).otherwise("score")}, True),
         ({"direction_prob": pl.col("direction_prob") - 1e-9}, True),  # turns a call
         ({"volatility_frac": pl.col("volatility_frac") + pl.col("score") * 1e-9}, True),  # ranks as it should not
         ({"score": pl.when(pl.col("symbol") != "C").then("score")}, True),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.end_to_end.conftest import Factory
 
 pytestmark = [
-    pytest.mark.xdist_group("end_to_end"),
+    pytest.mark.xdist_group("kills"),  # by themselves: the longest of all
     pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a POSIX signal"),
 ]
 DIE = "import os, signal\ndef die(*a, **k): os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -147,11 +147,12 @@ def test_a_worker_in_another_process_trains_the_same_weights(
 
 
 @pytest.mark.prove
+@pytest.mark.parametrize("kills", [10, pytest.param(30, marks=pytest.mark.prove)])
 def test_when_the_week_is_killed_at_random_moments_it_ends_as_if_it_never_was(
-    finished: tuple[Factory, Week], new_factory: Factory
+    kills: int, finished: tuple[Factory, Week], new_factory: Factory
 ) -> None:
     moments = random.Random(20260101)
-    for _ in range(30):
+    for _ in range(kills):
         process = new_factory.start()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=moments.uniform(0.5, 12.0))
