@@ -1,6 +1,6 @@
 """A hybrid week over a real rclone WebDAV remote: the same weights as at home, whatever happens to the workers.
 
-    python benchmarks/hybrid.py --prices FILE --listings FILE --scratch FOLDER [--symbols 102] [--seeds 2]
+    python benchmarks/hybrid.py --prices FILE --listings FILE --scratch FOLDER [--symbols 102] [--seeds 2] [--epochs 8]
 
 Three runs on the same prices: at home with two processes; through the remote with two undisturbed workers; through the
 remote with one worker killed -9 twice (and started again) and the other cut off from the network for two minutes.
@@ -90,7 +90,7 @@ def train(workdir: Path, *more: str) -> subprocess.Popen[str]:
 def result(name: str, process: subprocess.Popen[str], started: float, **facts: object) -> dict[str, object]:
     out, _ = process.communicate()
     seconds = time.monotonic() - started
-    step = next(step for step in json.loads(out)["steps"] if step["name"] == "train")
+    step = next(step for step in json.loads(out)["steps"] if step["step"] == "train")
     found = {
         "run": name,
         "train_seconds": step["seconds"],
@@ -139,10 +139,12 @@ def main() -> int:
     parser.add_argument("--scratch", type=Path, required=True)
     parser.add_argument("--symbols", type=int, default=102)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=8)
     asked = parser.parse_args()
     settings = (
         f'[source]\nkind = "files"\npath = "{asked.prices}"\nlistings = "{asked.listings}"\n'
         f"[universe]\nmodels = {asked.symbols}\n[folds]\nyears = [2024]\n[training]\nnum_seeds = {asked.seeds}\n"
+        f"max_epochs = {asked.epochs}\n"
         "[remote]\npoll_seconds = 3.0\n"
     )
     shutil.rmtree(asked.scratch, ignore_errors=True)

@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from vnfleet.core import atomic, sealed
 from vnfleet.core.errors import BadDataError, ResourceError
-from vnfleet.core.sealed import is_whole, read_manifest, sealing, verify
+from vnfleet.core.sealed import Manifest, is_whole, read_manifest, sealing, verify
 
 
 def seal(target: Path, text: str = "hello") -> None:
@@ -146,3 +147,14 @@ def test_sealing_replaces_a_file_that_lies_where_the_folder_belongs(tmp_path: Pa
     seal(tmp_path / "t")
     verify(tmp_path / "t", "thing")
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\0b", "a\tb", "a\x7fb", "", "a//b", "a/", "./a", "d/" + "ă" * 128])
+def test_names_that_no_folder_should_hold_are_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="path with"):
+        Manifest(kind="thing", files={name: "0" * 64}, meta={})
+
+
+def test_the_longest_name_of_a_file_system_is_taken() -> None:
+    name = f"Thư mục/{'a' * 255}"
+    assert list(Manifest(kind="thing", files={name: "0" * 64}, meta={}).files) == [name]

@@ -10,10 +10,11 @@ import pytest
 
 from vnfleet.core.errors import RemoteError, ResourceError, UsageError
 from vnfleet.core.sealed import sealing
+from vnfleet.remote.entries import MAX_TEXT_BYTES
 from vnfleet.remote.folder import FolderTransfer
 from vnfleet.remote.parcels import fetch_sealed, send_sealed
 from vnfleet.remote.patterns import Pattern
-from vnfleet.remote.rclone import RemoteAbsentError, RemoteFullError, RemoteUnavailableError
+from vnfleet.remote.rclone import RemoteAbsentError, RemoteDamagedError, RemoteFullError, RemoteUnavailableError
 from vnfleet.remote.transfer import TransferProgress
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="links and modes of POSIX")
@@ -283,3 +284,29 @@ def test_a_folder_that_another_thread_makes_meanwhile_is_not_gone(
     monkeypatch.setattr(Path, "is_dir", looked_too_early)
     remote.write_text("f", "x")
     assert remote.read_text("f") == "x"
+
+
+def test_many_missing_files_are_looked_through_once(plain_remote: FolderTransfer, tmp_path: Path) -> None:
+    class Counted(str):
+        __slots__ = ()
+        hashed = 0
+
+        def __hash__(self) -> int:
+            Counted.hashed += 1
+            return super().__hash__()
+
+        __eq__ = str.__eq__
+
+    plain_remote.write_text("p/here", "here")
+    names = [Counted(f"absent{number}") for number in range(200)]
+    plain_remote.get_folder("p", tmp_path / "in", [*names, "here"])
+    assert (tmp_path / "in" / "here").read_text() == "here"
+    assert Counted.hashed < 10 * len(names)  # a set of them for every file would be 200 * 200
+
+
+@pytest.mark.parametrize("payload", [b"\xff\xfe", b"a" * (MAX_TEXT_BYTES + 1)])
+def test_what_is_no_small_text_is_damaged(plain_remote: FolderTransfer, payload: bytes) -> None:
+    plain_remote.write_text("noise", "")
+    (plain_remote.root / "noise").write_bytes(payload)
+    with pytest.raises(RemoteDamagedError):
+        plain_remote.read_text("noise")

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,24 @@ def test_a_status_of_an_older_worker_is_read(plain_remote: FolderTransfer) -> No
     plain_remote.write_text("status/workers/w.json", json.dumps(old))
     (status,) = Mailbox(plain_remote).worker_statuses()
     assert (status.eta_seconds, status.steps, status.device) == (None, 0, "")
+
+
+def test_files_that_are_no_text_or_have_a_strangers_name_stop_nobody(
+    plain_remote: FolderTransfer, tmp_path: Path
+) -> None:
+    job = job_of(package(tmp_path / "p"))
+    mailbox = Mailbox(plain_remote)
+    mailbox.publish(job, tmp_path / "p")
+    names = ["jobs/noise/state.json", f"jobs/{job.job_id[:-1]}/job.json", "status/workers/noise.json"]
+    if os.name != "nt":
+        names += ["jobs/a:b/state.json", "status/workers/a:b.json"]
+    for name in (*names, result_name("select0") + "/manifest.json"):
+        path = plain_remote.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"\xff\xfe")
+    plain_remote.write_text(f"jobs/{job.job_id[:-1]}/state.json", '{"state": "open"}')
+    assert Mailbox(plain_remote).open_jobs() == (job,)
+    assert mailbox.worker_statuses() == ()
+    assert not mailbox.is_open("noise")
+    assert mailbox.fetch_result(job, "select0", tmp_path / "units", tmp_path / "q") is None
+    assert mailbox.results_listed() == frozenset()

@@ -235,3 +235,17 @@ def test_a_renewal_that_took_longer_than_a_lease_lives_proves_nothing(plain_remo
     remote.late_seconds = QUICK.lease_seconds
     with pytest.raises(LeaseLostError):
         held.renew()
+
+
+@pytest.mark.parametrize("payload", [b"\xff\xfe", b""])
+def test_a_lease_file_that_is_no_text_is_a_torn_one(plain_remote: FolderTransfer, payload: bytes) -> None:
+    plain_remote.write_text(NAME, "")
+    (plain_remote.root / NAME).write_bytes(payload)
+    desk = LeaseDesk(plain_remote, "a", QUICK)
+    assert desk.claim("status/j", "u") is None
+    time.sleep(QUICK.lease_seconds)
+    held = desk.claim("status/j", "u")
+    assert held is not None
+    (plain_remote.root / NAME).write_bytes(payload)
+    held.renew()
+    assert read(plain_remote).token == held.token

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from vnfleet.core.errors import BadDataError
+from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.core.sealed import sealing, verify
+from vnfleet.remote import parcels
 from vnfleet.remote.folder import FolderTransfer
-from vnfleet.remote.parcels import fetch_sealed, send_sealed, withdraw_parcel
+from vnfleet.remote.parcels import fetch_sealed, send_sealed, sent_manifest, withdraw_parcel
 from vnfleet.remote.transfer import Transfer
 
 KIND = "unit"
@@ -86,7 +87,9 @@ def test_a_file_that_vanished_is_refused(plain_remote: FolderTransfer, tmp_path:
         fetch_sealed(plain_remote, "p", tmp_path / "in", KIND, quarantine=tmp_path / "q")
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/outside", "a/../../outside", "..\\outside", "C:outside"])
+@pytest.mark.parametrize(
+    "name", ["../outside", "/etc/outside", "a/../../outside", "..\\outside", "C:outside", "out\nside", "out\0side"]
+)
 def test_a_manifest_that_leaves_its_folder_is_refused(plain_remote: FolderTransfer, tmp_path: Path, name: str) -> None:
     plain_remote.write_text("outside", "evil")
     manifest = {"schema_version": 1, "kind": KIND, "files": {name: "0" * 64}, "meta": {}}
@@ -124,3 +127,26 @@ def test_a_withdrawn_parcel_no_longer_counts_but_is_kept(remote: Transfer, tmp_p
         "payload/facts.json",
         "payload/inner/weights.bin",
     ]
+
+
+def test_a_manifest_that_is_no_text_is_refused_and_can_be_withdrawn(remote: Transfer, tmp_path: Path) -> None:
+    (tmp_path / "noise").write_bytes(b"\xff\xfe\x00")
+    remote.put_file(tmp_path / "noise", "p/manifest.json")
+    with pytest.raises(BadDataError, match="damaged"):
+        sent_manifest(remote, "p")
+    with pytest.raises(BadDataError, match="damaged"):
+        fetch_sealed(remote, "p", tmp_path / "in" / "p", KIND, quarantine=tmp_path / "q")
+    assert remote.exists(f"{withdraw_parcel(remote, 'p')}/manifest.json")
+    assert sent_manifest(remote, "p") is None
+
+
+def test_names_that_only_the_remote_refuses_are_bad_data_too(
+    plain_remote: FolderTransfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str) -> None:
+        raise UsageError("this name may not be used on a remote", found=name)
+
+    send_sealed(sealed(tmp_path / "local"), plain_remote, "p", KIND)
+    monkeypatch.setattr(parcels, "stay_inside", refuse)
+    with pytest.raises(BadDataError, match="may not be"):
+        fetch_sealed(plain_remote, "p", tmp_path / "in" / "p", KIND, quarantine=tmp_path / "q")

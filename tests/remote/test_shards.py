@@ -150,3 +150,13 @@ def test_arrays_without_the_axes_travel_whole(plain_remote: FolderTransfer, tmp_
         (scratch / "text.npy").write_text("no array at all")
     send_package(tmp_path / "a", plain_remote, KIND)
     assert same_bytes(tmp_path / "a", bring(plain_remote, tmp_path / "a", tmp_path / "in" / "a"))
+
+
+def test_an_index_that_is_no_text_is_sent_anew(plain_remote: FolderTransfer, tmp_path: Path) -> None:
+    sent = package(tmp_path / "week1", SYMBOLS[:2], 20)
+    send_package(sent, plain_remote, KIND)
+    data_id = package_id(verify(sent, KIND))
+    (plain_remote.root / index_name(data_id)).write_bytes(b"\xff\xfe")
+    assert read_index(plain_remote, data_id) is None
+    send_package(sent, plain_remote, KIND)
+    assert same_bytes(sent, bring(plain_remote, sent, tmp_path / "in" / "week1"))

@@ -60,9 +60,10 @@ def worker(
         say=terminal.note,
     )
     terminal.say(f"{done.worker_id}: {len(done.published)} units published, {len(done.failed)} failed")
+    code = ExitCode.BAD_DATA if done.failed else ExitCode.OK
     document = {"worker_id": done.worker_id, "published": list(done.published), "failed": done.failed}
-    terminal.document({"ok": not done.failed, "exit_code": 0, **document})
-    return 0
+    terminal.document({"ok": not done.failed, "exit_code": int(code), **document})
+    return int(code)
 
 
 def status(context: typer.Context, workdir: o.Workdir = o.WORKDIR, as_json: o.Json = False) -> int:

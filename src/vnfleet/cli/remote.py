@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import tempfile
@@ -86,7 +87,8 @@ def init(
         terminal.say(f"  {name} ({size_words(size)})")
     terminal.say(f"The script installs that wheel and no other: SHA-256 {home.wheel_sha256}")
     if not config.remote.remote:
-        terminal.say(f'Write it down in vnfleet.toml, so that no command needs --remote:  [remote] remote = "{text}"')
+        terminal.say("Write it down in vnfleet.toml, so that no command needs --remote:")
+        terminal.say(f"[remote]\nremote = {json.dumps(text)}")
     terminal.say("next: vnfleet remote check")
     terminal.document({"ok": True, "exit_code": 0, "remote": shown_remote(text), **home.as_json()})
     return 0

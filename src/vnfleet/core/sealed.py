@@ -6,6 +6,7 @@ Units, releases, packages and cycle steps are all sealed folders; this is their 
 from __future__ import annotations
 
 import contextlib
+import unicodedata
 import uuid
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -26,6 +27,7 @@ from vnfleet.core.ids import canonical_json, sha256_hex, sha256_of_file
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
+_LONGEST_SEGMENT_BYTES = 255  # of file systems in use
 
 
 class Manifest(BaseModel):
@@ -45,6 +47,10 @@ class Manifest(BaseModel):
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
                 raise ValueError(f"path leaves the folder: {name!r}")
+            if any(unicodedata.category(mark) == "Cc" for mark in name):
+                raise ValueError(f"path with a control character: {name!r}")
+            if any(part in {"", "."} or len(part.encode()) > _LONGEST_SEGMENT_BYTES for part in name.split("/")):
+                raise ValueError(f"path with an empty or too long segment: {name[:80]!r}")
         return files
 
     @property

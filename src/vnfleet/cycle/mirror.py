@@ -159,7 +159,10 @@ def mirror_release(
     sizes = {file: (release.folder / file).stat().st_size for file in manifest.files}
     there = _listed(remote, name)
     wrong = sorted(sizes) if anew else _wrong(sizes, there)
-    told = sent_manifest(remote, name) if MANIFEST_NAME in there else None
+    told: Manifest | None = None
+    if MANIFEST_NAME in there:
+        with contextlib.suppress(BadDataError):  # damaged there: it is written anew below
+            told = sent_manifest(remote, name)
     if not wrong and told == manifest and len(there[MANIFEST_NAME]) == 1:
         return Mirrored(release_id=release_id, sent_files=0, sent_bytes=0, num_files=len(sizes) + 1, sent=False)
     if MANIFEST_NAME in there:  # while it is repaired it must not count

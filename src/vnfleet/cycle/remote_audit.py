@@ -15,14 +15,14 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import JsonValue, ValidationError
 
-from vnfleet.core.errors import BadDataError
+from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.core.sealed import MANIFEST_NAME
 from vnfleet.cycle.mirror import MODELS, is_release_id, order_of
 from vnfleet.cycle.remote_home import HOME_FOLDERS, PROBES
 from vnfleet.cycle.wheel import NOTEBOOK_NAME, SETUP_NAME
 from vnfleet.remote.entries import Entry, Space, is_leftover
 from vnfleet.remote.jobs import JobRecord, JobState, parse_job
-from vnfleet.remote.rclone import RemoteAbsentError
+from vnfleet.remote.rclone import RemoteAbsentError, RemoteDamagedError
 from vnfleet.remote.shards import OBJECTS, PACKAGES, read_index
 from vnfleet.remote.transfer import Transfer
 
@@ -158,7 +158,9 @@ class _Look:
             try:
                 state = JobState.model_validate_json(self.remote.read_text(f"jobs/{job_id}/state.json")).state
                 job = parse_job(self.remote.read_text(f"jobs/{job_id}/job.json"))
-            except (RemoteAbsentError, ValidationError, BadDataError):
+            except UsageError:  # a stranger's name that no call could remove either
+                continue
+            except (RemoteAbsentError, RemoteDamagedError, ValidationError, BadDataError):
                 self._closed[job_id] = None
                 continue
             if state == "open":
@@ -259,7 +261,7 @@ class _Look:
             return
         try:
             script = self.remote.read_text(SETUP_NAME)
-        except RemoteAbsentError:
+        except (RemoteAbsentError, RemoteDamagedError):
             return
         old = [entry for entry in wheels if entry.path not in script]
         if old and len(old) < len(wheels):

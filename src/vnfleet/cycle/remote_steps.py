@@ -63,7 +63,9 @@ def setup_steps(find: Callable[[], object] = find_rclone) -> tuple[SetupStep, ..
             lines=(
                 "vnfleet remote init --remote gdrive:VN-Quant-Training",
                 "vnfleet remote check --remote gdrive:VN-Quant-Training",
-                'vnfleet.toml:  [remote] remote = "gdrive:VN-Quant-Training"',
+                "and in vnfleet.toml, two lines:",
+                "[remote]",
+                'remote = "gdrive:VN-Quant-Training"',
             ),
         ),
         SetupStep(

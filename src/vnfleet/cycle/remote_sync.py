@@ -211,6 +211,8 @@ class Sync:
         """Return why a file that came must not take its place; nothing when it may."""
         if not file.is_file() or file.stat().st_size != move.num_bytes:
             return "it did not come whole"
+        if target.is_dir() or any(parent.is_file() for parent in target.parents):
+            return "a folder stands where a file should, or a file where a folder should"
         if not target.resolve().is_relative_to(self.workdir.resolve()):
             return "a link here leads out of the work directory"
         try:

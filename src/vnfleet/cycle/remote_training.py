@@ -207,7 +207,7 @@ class _Desk:
             except RemoteError as error:
                 alive, note = {}, f"the remote does not answer: {error.what}"
             left = self._seconds_left(alive)
-            words = "" if left is None or self.is_done() else f", about {duration_words(left)} left"
+            words = "" if left is None or self.is_done() else f", they need about {duration_words(left)}"
             progress(len(self._finished), len(self.job.units), note + words)
             reason = self._reason_to_stop(alive, left, note)
             if reason is not None:

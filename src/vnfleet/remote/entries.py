@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vnfleet.core.atomic import TMP_MARK
-from vnfleet.core.errors import BadDataError, RemoteError, UsageError
+from vnfleet.core.errors import BadDataError, UsageError
+from vnfleet.remote.rclone import RemoteDamagedError
 
 MAX_TEXT_BYTES = 16 * 2**20
 _PARTIAL = ".partial"
@@ -35,13 +36,15 @@ class Space:
 
 
 def as_text(payload: bytes, where: object) -> str:
-    """Return a small file as UTF-8 text; raises `RemoteError` when it is longer than 16 MiB or no text."""
+    """Return a small file as UTF-8 text; raises `RemoteDamagedError` when it is longer than 16 MiB or no text."""
     if len(payload) > MAX_TEXT_BYTES:
-        raise RemoteError("a file on the remote is far too long", where=where, expected=f"<= {MAX_TEXT_BYTES} bytes")
+        raise RemoteDamagedError(
+            "a file on the remote is far too long", where=where, expected=f"<= {MAX_TEXT_BYTES} bytes"
+        )
     try:
         return payload.decode()
     except UnicodeDecodeError as error:
-        raise RemoteError("a file on the remote is not text", where=where) from error
+        raise RemoteDamagedError("a file on the remote is not text", where=where) from error
 
 
 def must_be_here(source: Path) -> None:

@@ -98,7 +98,8 @@ class FolderTransfer:
             self._sleep(_LATE_PAUSE_SECONDS)
             waited_seconds += _LATE_PAUSE_SECONDS
             missing = [file for file in missing if not self._is_file(f"{name}/{file}")]
-        there = [file for file in files if file not in set(missing)]
+        absent = set(missing)
+        there = [file for file in files if file not in absent]
         sizes = [self._size_bytes(f"{name}/{file}") for file in there]
         meter = self._meter(len(there), sum(sizes), self._limits.down)
         for file in there:
@@ -132,7 +133,7 @@ class FolderTransfer:
                 self._rename(source, target)
 
     def read_text(self, name: str) -> str:
-        """Return a small UTF-8 file; raises `RemoteError` when it is not text or over 16 MiB."""
+        """Return a small UTF-8 file; raises `RemoteDamagedError` when it is not text or over 16 MiB."""
         with refusals(name), self._at(name).open("rb") as file:
             return as_text(file.read(MAX_TEXT_BYTES + 1), name)
 

@@ -23,16 +23,19 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from vnfleet.core.errors import BadDataError
+from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.core.ids import short_id
 from vnfleet.core.sealed import MANIFEST_NAME, Manifest, is_whole, verify
 from vnfleet.remote.parcels import PUBLISHED, fetch_sealed, send_sealed, sent_manifest, set_aside, withdraw_parcel
-from vnfleet.remote.rclone import RemoteAbsentError
+from vnfleet.remote.rclone import RemoteAbsentError, RemoteDamagedError
 from vnfleet.remote.shards import fetch_package, package_id, send_package
 from vnfleet.remote.transfer import Transfer
 
 JOB_SCHEMA_VERSION = 2
+MOST_SECONDS = 1e7  # nobody means more than four months
 WORKERS = "status/workers"
+# What reading a small file of the mailbox meets: absent or renamed since the listing, no text, torn, a stranger's name.
+_UNREADABLE = (ValidationError, BadDataError, RemoteAbsentError, RemoteDamagedError, UsageError)
 # A path segment and nothing else: ids become folder names on every system.
 Segment = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}$")]
 JsonObject = dict[str, JsonValue]
@@ -93,6 +96,9 @@ class JobState(BaseModel):
     reason: str = ""
 
 
+Seconds = Annotated[float, Field(ge=0.0, le=MOST_SECONDS, allow_inf_nan=False)]
+
+
 class WorkerStatus(BaseModel):
     """What a worker says about itself. `failed` maps units, `refused_jobs` jobs it will not touch to the reason.
 
@@ -114,8 +120,8 @@ class WorkerStatus(BaseModel):
     stage: str = ""
     step: int = Field(default=0, ge=0)
     steps: int = Field(default=0, ge=0)
-    eta_seconds: float | None = Field(default=None, ge=0.0)
-    seconds_by_kind: dict[str, float] = {}
+    eta_seconds: Seconds | None = None
+    seconds_by_kind: dict[str, Seconds] = {}
     device: str = ""
     message: str = ""
     failed: dict[str, str] = {}
@@ -155,7 +161,7 @@ class Mailbox:
         for entry in self.remote.list(WORKERS, "/*.json"):
             try:
                 statuses.append(WorkerStatus.model_validate_json(self.remote.read_text(f"{WORKERS}/{entry.path}")))
-            except (ValidationError, RemoteAbsentError):  # torn, or renamed while it was listed
+            except _UNREADABLE:
                 continue
         return tuple(statuses)
 
@@ -175,7 +181,7 @@ class Mailbox:
                     self._closed[job_id] = version
                     continue
                 jobs.append(self._read_job(job_id))
-            except (ValidationError, BadDataError, RemoteAbsentError):
+            except _UNREADABLE:
                 continue
         return tuple(jobs)
 
@@ -183,7 +189,7 @@ class Mailbox:
         """Return whether units of a job may be claimed right now."""
         try:
             return JobState.model_validate_json(self.remote.read_text(f"jobs/{job_id}/state.json")).state == "open"
-        except (ValidationError, RemoteAbsentError):
+        except (ValidationError, RemoteAbsentError, RemoteDamagedError):
             return False
 
     def report(self, status: WorkerStatus) -> None:

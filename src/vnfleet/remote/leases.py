@@ -18,11 +18,12 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from vnfleet.core.errors import RemoteError
-from vnfleet.remote.rclone import RemoteAbsentError, RemoteUnavailableError
+from vnfleet.remote.rclone import RemoteAbsentError, RemoteDamagedError, RemoteUnavailableError
 from vnfleet.remote.timing import SystemTiming, Timing
 from vnfleet.remote.transfer import Transfer
 
 LEASE_SUFFIX = ".lease.json"
+_TORN = "not text"  # stands for a lease file that is no text: it is watched like any other torn one
 
 
 class LeaseLostError(RemoteError):
@@ -98,7 +99,7 @@ class LeaseDesk:
         """Return whether a lease file may be taken over: released, our own, or run out while it was watched."""
         if lease is not None and (lease.state == "released" or lease.worker_id == self._worker_id):
             return True  # an id has one living process: what it held before it was killed is free at once
-        seen_text, seen_at = self._watched.get(name, ("", 0.0))
+        seen_text, seen_at = self._watched.get(name, (None, 0.0))  # a torn file may be empty: that is seen anew too
         if seen_text != text:
             self._watched[name] = (text, self._timing.monotonic())
             return False
@@ -203,6 +204,8 @@ def _read_text(remote: Transfer, name: str) -> str | None:
         return remote.read_text(name)
     except RemoteAbsentError:
         return None
+    except RemoteDamagedError:
+        return _TORN
 
 
 def _parse(text: str | None) -> LeaseRecord | None:

@@ -47,6 +47,8 @@ def open_remote(text: str, *, bandwidth_limit: str = "", told: Told | None = Non
             fix=f"in WSL write /mnt/{text[0].lower()}/{text[3:].replace(chr(92), '/')}",
         )
     root = Path(text).expanduser().absolute()
+    if root.exists() and not root.is_dir():
+        raise UsageError("this is a file, and a remote is a folder", found=root, fix="name the folder it lies in")
     if not root.is_dir() and not root.parent.is_dir():
         raise RemoteError(
             "the folder of the remote is not there",

@@ -15,9 +15,10 @@ from pathlib import Path
 from pydantic import JsonValue, ValidationError
 
 from vnfleet.core.atomic import TMP_MARK, disk_errors_for_people, fsync_file, fsync_folder, replace, write_text
-from vnfleet.core.errors import BadDataError
+from vnfleet.core.errors import BadDataError, UsageError
 from vnfleet.core.sealed import MANIFEST_NAME, Manifest, read_manifest, verify
-from vnfleet.remote.rclone import RemoteAbsentError
+from vnfleet.remote.entries import stay_inside
+from vnfleet.remote.rclone import RemoteAbsentError, RemoteDamagedError
 from vnfleet.remote.transfer import Transfer
 
 PUBLISHED = "published"  # in the meta of a manifest on the remote: who sent it, and what it was built on
@@ -61,7 +62,7 @@ def sent_manifest(remote: Transfer, name: str) -> Manifest | None:
         return Manifest.model_validate_json(remote.read_text(f"{name}/{MANIFEST_NAME}"))
     except RemoteAbsentError:
         return None
-    except ValidationError as error:
+    except (ValidationError, RemoteDamagedError) as error:
         raise BadDataError("a manifest on the remote is damaged", where=name) from error
 
 
@@ -121,13 +122,21 @@ def withdraw_parcel(remote: Transfer, name: str) -> str:
 def _fetch_once(
     remote: Transfer, name: str, target: Path, kind: str, *, scratch: Path, accept: Callable[[Manifest], None]
 ) -> Manifest:
-    text = remote.read_text(f"{name}/{MANIFEST_NAME}")
+    try:
+        text = remote.read_text(f"{name}/{MANIFEST_NAME}")
+    except RemoteDamagedError as error:
+        raise BadDataError("a manifest on the remote is damaged", where=name, found=error.what) from error
     scratch.mkdir(parents=True)
     write_text(scratch / MANIFEST_NAME, text)
     # Read before anything else is fetched: a manifest with a path that leaves the folder is refused here.
     claimed = read_manifest(scratch, kind)
     if claimed is None or MANIFEST_NAME in claimed.files:
         raise BadDataError("a manifest on the remote is damaged", where=name)
+    try:
+        for file in claimed.files:
+            stay_inside(file)
+    except UsageError as error:
+        raise BadDataError("a manifest on the remote names a file that may not be", where=name) from error
     accept(claimed)
     remote.get_folder(name, scratch, sorted(claimed.files))
     manifest = verify(scratch, kind)

@@ -32,6 +32,10 @@ class RemoteAbsentError(RemoteError):
     """The file or folder is not on the remote."""
 
 
+class RemoteDamagedError(RemoteError):
+    """The file is on the remote, but it is not what anyone of us wrote: no text, or far too long."""
+
+
 class RemoteUnavailableError(RemoteError):
     """The remote did not answer, or asked to slow down, for every attempt: trying again later makes sense."""
 

@@ -23,13 +23,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from vnfleet.core.atomic import TMP_MARK, discard, disk_errors_for_people, fsync_file, fsync_folder, replace, write_text
-from vnfleet.core.errors import BadDataError, RemoteError
+from vnfleet.core.errors import BadDataError, RemoteError, UsageError
 from vnfleet.core.ids import canonical_json, sha256_hex, sha256_of_file
 from vnfleet.core.sealed import MANIFEST_NAME, Manifest, verify
 from vnfleet.remote.cells import CellReader, CellWriter, Cut, cut_of, layouts_of
 from vnfleet.remote.packs import INDEX_SCHEMA_VERSION, Pack, PackageIndex, Packer
 from vnfleet.remote.parcels import set_aside
-from vnfleet.remote.rclone import RemoteAbsentError
+from vnfleet.remote.rclone import RemoteAbsentError, RemoteDamagedError
 from vnfleet.remote.transfer import Transfer
 
 PACKAGES, OBJECTS = "data/packages", "data/objects"
@@ -53,7 +53,7 @@ def read_index(remote: Transfer, data_id: str) -> PackageIndex | None:
     try:
         index = PackageIndex.model_validate_json(remote.read_text(index_name(data_id)))
         index.read_manifest()
-    except (RemoteAbsentError, ValidationError):
+    except (RemoteAbsentError, RemoteDamagedError, ValidationError, UsageError):
         return None
     return index if index.schema_version <= INDEX_SCHEMA_VERSION else None
 

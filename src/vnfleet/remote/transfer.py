@@ -53,8 +53,8 @@ _IF_DIFFERENT = "--checksum"
 class Transfer(Protocol):
     """A remote folder. Names are POSIX paths relative to it, "." the folder itself; every call may raise `RemoteError`.
 
-    Reading what is not there raises `RemoteAbsentError`; a remote that does not answer or asks to slow down,
-    `RemoteUnavailableError`; one without space, `RemoteFullError`.
+    Reading what is not there raises `RemoteAbsentError`, as text what is none, `RemoteDamagedError`; a remote that does
+    not answer or asks to slow down, `RemoteUnavailableError`; one without space, `RemoteFullError`.
     """
 
     def put_file(self, source: Path, name: str) -> None:
@@ -214,7 +214,7 @@ class RcloneTransfer:
         self._rclone.carry(["moveto", _ALWAYS, self._at(name), self._at(new_name)])
 
     def read_text(self, name: str) -> str:
-        """Return a small UTF-8 file; raises `RemoteError` when it is not text or over 16 MiB."""
+        """Return a small UTF-8 file; raises `RemoteDamagedError` when it is not text or over 16 MiB."""
         payload = self._rclone.answer(["cat", f"--count={MAX_TEXT_BYTES + 1}", self._at(name)])
         if not payload:
             self._must_be_there(name)

@@ -65,7 +65,7 @@ class ColabTrainingOrchestrator:
             raise UsageError(
                 "no remote is configured",
                 expected="the shared folder that workers see too",
-                fix='in vnfleet.toml: [remote] remote = "gdrive:VN-Quant-Training", then vnfleet remote init',
+                fix='remote = "gdrive:VN-Quant-Training" under [remote] in vnfleet.toml, then vnfleet remote init',
             )
         return self.config.remote.remote
 
