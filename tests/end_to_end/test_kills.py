@@ -147,7 +147,7 @@ def test_a_worker_in_another_process_trains_the_same_weights(
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("kills", [10, pytest.param(30, marks=pytest.mark.prove)])
+@pytest.mark.parametrize("kills", [6, pytest.param(30, marks=pytest.mark.prove)])
 def test_when_the_week_is_killed_at_random_moments_it_ends_as_if_it_never_was(
     kills: int, finished: tuple[Factory, Week], new_factory: Factory
 ) -> None:
