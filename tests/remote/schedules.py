@@ -291,6 +291,8 @@ class Schedule:
         self.local_best[process.machine, unit.unit_id] = begin
         if not self.honest or process.machine == "desk":
             return
+        if self.own_bits and unit.depends_on:
+            return  # what was built on another machine's result is rightly begun again: a set is never mixed
         claim = next(
             (one for one in reversed(self.claims.get(unit.unit_id, [])) if one.worker == process.machine), None
         )
