@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from vnfleet.cycle.session import progress_line, work
-from vnfleet.cycle.training_state import RecoveryManager
+from vnfleet.cycle.training_state import RecoveryManager, TrainingState
 from vnfleet.remote.folder import FolderTransfer
 from vnfleet.remote.jobs import Mailbox, WorkerStatus
 from vnfleet.remote.leases import LeaseRecord
@@ -61,13 +61,14 @@ def test_the_state_is_that_of_the_worker_heard_of_last(published: Any, tmp_path:
     remote = FolderTransfer(published.folder)
     mailbox = Mailbox(remote)
     manager = RecoveryManager(remote, tmp_path)
-    assert manager.saved_training_state() is None
     first = manager.load_training_state()
     assert (first.unit, first.finished_units, first.total_units, first.completed_symbols) == ("", 0, 2, ())
+    mailbox.report(worker_status(published))
+    assert manager.load_training_state().sentence.endswith("fold live select 0 at its start")
     mailbox.report(worker_status(published, stage="backbone", step=18, steps=36, eta_seconds=90.0, progress_frac=0.5))
     state = manager.load_training_state()
     assert (state.words, state.stage, state.step, state.epoch) == ("fold live select 0", "backbone", 18, 3)
-    assert manager.saved_training_state() == state
+    assert TrainingState.model_validate_json((tmp_path / "training_state.json").read_bytes()) == state
     assert "0 of 2 units | fold live select 0: backbone 18/36 (50%), 2 min left" in progress_line(mailbox)
     mailbox.close(published.job.job_id, "done")
     assert "no open job" in manager.load_training_state().sentence

@@ -291,27 +291,32 @@ class Schedule:
         self.local_best[process.machine, unit.unit_id] = begin
         if not self.honest or process.machine == "desk":
             return
-        if self.own_bits and unit.depends_on:
-            return  # what was built on another machine's result is rightly begun again: a set is never mixed
         claim = next(
             (one for one in reversed(self.claims.get(unit.unit_id, [])) if one.worker == process.machine), None
         )
         if claim is None:
             return
         self.began.add((unit.unit_id, claim.worker, claim.token))
-        there = self._carried(unit.unit_id, claim.at)
+        there = self._carried(process, unit.unit_id, claim.at)
         if begin < there:
             self.break_rule(f"lost work: {unit.unit_id} begins at {begin}, {there} was on the remote")
 
-    def _carried(self, unit_id: str, at: float) -> int:
-        """Return how far the carried checkpoints are that were whole on the remote from a moment on until now."""
+    def _carried(self, process: Process, unit_id: str, at: float) -> int:
+        """Return how far those carried checkpoints are that were whole on the remote from a moment on until now.
+
+        Only those count that were built on the very results this machine has: a set is never mixed.
+        """
+        unit = next(unit for unit in self.job.units if unit.unit_id == unit_id)
+        results = {name: process.disk / "checkpoints" / name / "result" for name in unit.depends_on}
+        here = {name: verify(folder, "unit").content_sha256 for name, folder in results.items()}
         ranks: list[tuple[int, int]] = []
         for name in self.store.names(f"checkpoints/{unit_id}/stages/"):
             if name.endswith("/manifest.json") and name.count("/") == 5 and self.store.truth(name, at) is not None:
                 manifest = self._manifest(self.store.truth(name))
                 if manifest is not None and manifest.kind == "carried-checkpoint":
                     facts: dict[str, Any] = manifest.meta
-                    ranks.append((facts["token"], _rank(facts["stage"], facts["step"])))
+                    if facts["built_on"] == here:
+                        ranks.append((facts["token"], _rank(facts["stage"], facts["step"])))
         token = max((token for token, _ in ranks), default=0)
         return max((rank for one, rank in ranks if one == token), default=0)
 
@@ -381,7 +386,7 @@ class Schedule:
             return
         if self.world.seconds - claims[-1].at < INTERVAL * STEP_SECONDS + UPLOAD_SECONDS:
             return
-        lost = rank - self._carried(unit_id, self.world.seconds)
+        lost = rank - self._carried(process, unit_id, self.world.seconds)
         if lost > INTERVAL + UPLOAD_SECONDS / STEP_SECONDS and not self._has_result(unit_id):
             self.break_rule(f"lost work: {lost} steps of {unit_id} were not on the remote when {process.machine} died")
 

@@ -66,7 +66,8 @@ class TrainingState(BaseModel):
         done = f"{self.finished_units} of {self.total_units} units finished, {symbols}"
         if not self.unit:
             return f"job {self.job_id}: {done}"
-        return f"job {self.job_id}: {done}; {self.words or self.unit} at {self.stage or 'its start'} step {self.step}"
+        at = f"{self.stage} step {self.step}" if self.stage else "its start"
+        return f"job {self.job_id}: {done}; {self.words or self.unit} at {at}"
 
 
 class _CheckpointFacts(BaseModel):
@@ -115,16 +116,12 @@ class RecoveryManager:
             self._mailbox.remote.write_text(_ON_REMOTE, text)
         return state
 
-    def saved_training_state(self) -> TrainingState | None:
-        """Return the state as it was last written here, without asking the remote; None when there is none."""
-        try:
-            return TrainingState.model_validate_json((self._workdir / STATE_NAME).read_bytes())
-        except (FileNotFoundError, ValidationError):
-            return None
-
     def _state_of(self, job: JobRecord) -> TrainingState:
         done = self._mailbox.results_listed()
-        at = self._in_work(job, done) or self._left_behind(job, done)
+        worker = self._heard_of_last(job, done)
+        at = None if worker is None else _At(worker.unit_id, worker.stage, worker.step, self._epoch(job, worker))
+        if at is None or not at.stage:  # a checkpoint tells more than a worker that has not begun to tell
+            at = self._left_behind(job, done) or at
         planned = {unit.unit_id: _planned(unit) for unit in job.units}
         now: datetime = self._timing.now()
         return TrainingState(
@@ -141,22 +138,19 @@ class RecoveryManager:
             last_update=now,
         )
 
-    def _in_work(self, job: JobRecord, done: frozenset[str]) -> _At | None:
-        """Return the unit of the worker that was heard of last."""
+    def _heard_of_last(self, job: JobRecord, done: frozenset[str]) -> WorkerStatus | None:
+        """Return what the worker last told that has an open unit of this job in hand; None when none was heard of."""
+        ours = {unit.unit_id for unit in job.units} - done
         now = self._timing.now()
         busy = [
             status
             for status in self._mailbox.worker_statuses()
             if status.job_id == job.job_id
-            and status.unit_id
-            and status.unit_id not in done
+            and status.unit_id in ours
             and status.state != "stopped"
             and abs((now - status.heartbeat_at).total_seconds()) < _MAX_SILENT_SECONDS
         ]
-        if not busy:
-            return None
-        newest = max(busy, key=lambda status: (status.heartbeat_at, status.beat))
-        return _At(newest.unit_id, newest.stage, newest.step, self._epoch(job, newest))
+        return max(busy, key=lambda status: (status.heartbeat_at, status.beat), default=None)
 
     def _left_behind(self, job: JobRecord, done: frozenset[str]) -> _At | None:
         """Return the open unit of this job that has the newest checkpoint on the remote."""

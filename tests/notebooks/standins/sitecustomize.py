@@ -1,6 +1,7 @@
 """Makes the stand-in drive slow and faulty, in every process that is started with this folder on its path.
 
-Files take a while to open, the mount is gone for a moment now and then, and renames get lost.
+Files take a while to open, the mount is gone for a moment now and then, renames get lost, and names with a certain
+part in them are never written.
 """
 
 import builtins
@@ -14,6 +15,7 @@ from typing import Any
 _DRIVE = os.path.realpath(os.environ["STANDIN_DRIVE"]) if os.environ.get("STANDIN_DRIVE") else ""
 _SECONDS = float(os.environ.get("STANDIN_SECONDS", "0"))
 _GONE, _LOST = float(os.environ.get("STANDIN_GONE", "0")), float(os.environ.get("STANDIN_LOST", "0"))
+_REFUSED = os.environ.get("STANDIN_REFUSED", "")
 _chance = random.Random(f"{os.environ.get('STANDIN_SEED', '0')}-{os.getpid()}")
 _open, _replace = io.open, os.replace
 
@@ -36,6 +38,8 @@ def _slow_open(file: Any, *args: Any, **kwargs: Any) -> Any:
 def _faulty_replace(source: Any, target: Any, **kwargs: Any) -> None:
     if _on_drive(target):
         time.sleep(_SECONDS)
+        if _REFUSED and _REFUSED in os.fspath(target):
+            raise OSError(errno.EIO, "Input/output error", str(target))
         if _chance.random() < _LOST:
             return
     _replace(source, target, **kwargs)
