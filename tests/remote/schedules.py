@@ -8,7 +8,6 @@ import json
 import os
 import random
 import types
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -584,11 +583,3 @@ def play(seed: int, root: Path, *, honest: bool | None = None, rough: bool | Non
     with mock.patch.object(leases, "threading", locks), mock.patch.object(os, "fsync"):
         is_honest = seed % 3 == 0 if honest is None else honest
         return Schedule(seed, root, honest=is_honest, rough=seed % 2 == 0 if rough is None else rough).play()
-
-
-def seeds(count: int, start: int = 0) -> Iterator[int]:
-    """Yield the seeds of `count` schedules."""
-    yield from range(start, start + count)
-
-
-Player = Callable[[int, Path], Seen]
