@@ -2,9 +2,10 @@
 
     python benchmarks/hybrid.py --prices FILE --listings FILE --scratch FOLDER [--symbols 102] [--seeds 2] [--epochs 8]
 
-Three runs on the same prices: at home with two processes; through the remote with two undisturbed workers; through the
-remote with one worker killed -9 twice (and started again) and the other cut off from the network for two minutes.
-Prints seconds, bytes and the identity of the trained weights of each. Needs only the installed package.
+Runs on the same prices: at home with two processes or one (`home`, `home-one`); through the remote with one worker or
+two undisturbed ones (`one-worker`, `two-workers`); through the remote with one worker killed -9 twice (and started
+again) and the other cut off from the network for two minutes (`disturbed`). `home-one` against `one-worker` is what
+the protocol costs. Prints seconds, bytes and the identity of the trained weights of each.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from vnfleet.remote.rclone import find_rclone
 
+RUNS = ("home", "home-one", "one-worker", "two-workers", "disturbed")
 MACHINE = "[machine]\nnum_threads = 1\nprocesses = {processes}\n"
 
 
@@ -133,6 +135,26 @@ def disturb(desk: subprocess.Popen[str], victim: Worker, cut_off: Worker, seed: 
     return done
 
 
+def through_the_remote(name: str, workdir: Path) -> dict[str, object]:
+    """Train with workers behind WebDAV, disturbed or not."""
+    drive = workdir.with_name(f"drive-{name}")
+    (drive / "VN-Quant-Training").mkdir(parents=True)
+    servers = [Server(drive) for _ in range(1 if name == "one-worker" else 2)]
+    workers = [Worker(server, workdir.with_name(f"{name}-{place}")) for place, server in enumerate(servers)]
+    started = time.monotonic()
+    desk = train(workdir, "--mode", "hybrid", "--remote", servers[0].remote)
+    facts: dict[str, object] = (
+        {"disturbances": disturb(desk, workers[0], workers[1], seed=1)} if name == "disturbed" else {}
+    )
+    found = result(name, desk, started, **facts)
+    print(json.dumps({"run": name, "on_the_drive_mib": size_mib(drive)}), flush=True)
+    for worker in workers:
+        worker.kill()
+    for server in servers:
+        server.stop()
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prices", required=True)
@@ -141,7 +163,7 @@ def main() -> int:
     parser.add_argument("--symbols", type=int, default=102)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--runs", nargs="+", default=["home", "undisturbed", "disturbed"])
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=["home", "two-workers", "disturbed"])
     asked = parser.parse_args()
     settings = (
         f'[source]\nkind = "files"\npath = "{asked.prices}"\nlistings = "{asked.listings}"\n'
@@ -150,31 +172,21 @@ def main() -> int:
         "[remote]\npoll_seconds = 3.0\n"
     )
     shutil.rmtree(asked.scratch, ignore_errors=True)
-    first = asked.scratch / "home"
+    first = asked.scratch / "prices"
     first.mkdir(parents=True)
     (first / "vnfleet.toml").write_text(settings + MACHINE.format(processes=2), encoding="utf-8")
     subprocess.run([*vnfleet(), "features", "--as-of", "2024-12-20", "--workdir", str(first)], check=True)
-    hybrids = [name for name in ("undisturbed", "disturbed") if name in asked.runs]
-    for name in hybrids:
-        shutil.copytree(first, asked.scratch / name)
-    started, weights = time.monotonic(), set[str]()
-    if "home" in asked.runs:
-        weights.add(str(result("at home, two processes", train(first), started)["weights"]))
-    for name in hybrids:
-        drive = asked.scratch / f"drive-{name}"
-        (drive / "VN-Quant-Training").mkdir(parents=True)
-        servers = [Server(drive), Server(drive)]
-        workers = [Worker(server, asked.scratch / f"{name}-worker{place}") for place, server in enumerate(servers)]
-        started = time.monotonic()
-        desk = train(asked.scratch / name, "--mode", "hybrid", "--remote", servers[0].remote)
-        facts: dict[str, object] = {"disturbances": disturb(desk, *workers, seed=1)} if name == "disturbed" else {}
-        found = result(f"two workers, {name}", desk, started, **facts)
-        print(json.dumps({"run": name, "on_the_drive_mib": size_mib(drive)}), flush=True)
+    weights = set[str]()
+    for name in asked.runs:
+        workdir = asked.scratch / name
+        shutil.copytree(first, workdir)
+        if name.startswith("home"):
+            processes = 1 if name == "home-one" else 2
+            (workdir / "vnfleet.toml").write_text(settings + MACHINE.format(processes=processes), encoding="utf-8")
+            found = result(name, train(workdir), time.monotonic())
+        else:
+            found = through_the_remote(name, workdir)
         weights.add(str(found["weights"]))
-        for worker in workers:
-            worker.kill()
-        for server in servers:
-            server.stop()
     print("the same weights in all runs" if len(weights) == 1 else f"DIFFERENT WEIGHTS: {sorted(weights)}")
     return 0 if len(weights) == 1 else 1
 

@@ -112,10 +112,10 @@ def main() -> None:
     timed("simulate with dividends", lambda: simulate(panel, predictions, policy, actions=actions))
     plan = planned(panel, predictions, policy, actions=actions)
     timed("the account alone", plan.carried_out)
-    timed("waterfall of seven accounts", lambda: waterfall(panel, predictions, policy, actions=actions))
+    timed("waterfall of seven accounts", lambda: waterfall(planned(panel, predictions, policy, actions=actions)))
     told("all steps as shares", simulate(panel, predictions, policy))
     told("dividends in cash", result)
-    for row in waterfall(panel, predictions, policy, actions=actions).iter_rows(named=True):
+    for row in waterfall(planned(panel, predictions, policy, actions=actions)).iter_rows(named=True):
         print(
             f"| {row['step']} | {row['annual_return_frac']:+.2%} | {row['cost_frac']:.2%} | {row['sharpe_252']:.2f} |"
         )

@@ -129,6 +129,7 @@ def test_what_does_not_fit_before_monday_is_given_up_member_by_member(
     record = read_work(plan.path, "key")
     assert record is not None
     assert record.budget.num_seeds == 2  # a resumed week keeps to it
+    assert record.unit_ids == (UNITS[0].unit_id, UNITS[1].unit_id)
 
 
 def test_members_that_came_back_cost_no_time(
@@ -159,6 +160,6 @@ def test_the_owner_is_told_where_the_work_waits() -> None:
 
 
 def test_fewer_seeds_are_another_recipe_with_the_same_members(plan: PlanOfWork) -> None:
-    fewer = with_fewer_seeds(plan, 1)
+    fewer = with_fewer_seeds(plan, 1, UNITS)
     assert fewer.recipe.recipe_id != plan.recipe.recipe_id
     assert fewer.recipe.unit_recipe_id == plan.recipe.unit_recipe_id

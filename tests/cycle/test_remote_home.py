@@ -203,6 +203,15 @@ def test_an_encrypted_home_is_made_and_checked_and_shows_the_drive_nothing(
     assert names.isdisjoint({SETUP_NAME, NOTEBOOK_NAME, "VN-Quant-Training", *HOME_FOLDERS})
     assert not any(b"vnfleet" in path.read_bytes() for path in plain.rglob("*") if path.is_file())
 
+    other = subprocess.run([rclone, "obscure", "another sentence"], capture_output=True, text=True, check=True)
+    config.write_text(config.read_text("utf-8").replace(hidden.stdout.strip(), other.stdout.strip()), encoding="utf-8")
+    before = set(plain.rglob("*"))
+    for look in (lambda home: check_home(home, scratch), lambda home: init_home(home, scratch)):
+        with pytest.raises(RemoteError, match="is not the one this folder was written with") as refused:
+            look(RcloneTransfer("secret:VN-Quant-Training", patience=QUICK))
+        assert refused.value.exit_code is ExitCode.REMOTE
+    assert set(plain.rglob("*")) == before
+
 
 def test_a_late_listing_is_waited_for(tmp_path: Path, scratch: Path) -> None:
     slept: list[float] = []
@@ -241,6 +250,16 @@ def test_what_the_home_lacks_is_told(folder: FolderTransfer, scratch: Path) -> N
     assert "another vnfleet than the one here" in check_home(folder, scratch).missing[0]
     wheel.unlink()
     assert "is not there, and" in check_home(folder, scratch).missing[0]
+
+
+def test_a_script_that_is_no_text_is_damaged_and_made_anew(folder: FolderTransfer, scratch: Path) -> None:
+    make_home(folder, scratch)
+    (folder.root / SETUP_NAME).write_bytes(b"\xff\xfe\x00" * 100)
+    (line,) = check_home(folder, scratch).missing
+    assert line.startswith(f"{SETUP_NAME} is damaged")
+    (scratch / "again").mkdir()
+    make_home(folder, scratch / "again")
+    assert check_home(folder, scratch).missing == ()
 
 
 def status(name: str, minutes_ago: float, **facts: Any) -> WorkerStatus:

@@ -250,3 +250,40 @@ def test_two_remotes_are_remembered_apart(scene: Scene, tmp_path: Path) -> None:
     assert len(Sync(scene.desk, second, "second").run("up").moves) == len(FILES)
     assert contents(tmp_path / "second") == FILES
     assert scene.sync("both").moves == ()
+
+
+@pytest.mark.parametrize("holds", ["", "inner.txt"])
+def test_a_folder_on_the_remote_where_a_file_should_be_is_named(scene: Scene, holds: str) -> None:
+    folder = scene.home / CONFIG
+    folder.mkdir(parents=True)
+    if holds:
+        (folder / holds).write_text("x", encoding="utf-8")
+    with pytest.raises(RemoteError, match="a folder stands on the remote where a file should") as refused:
+        scene.sync("up")
+    assert "training_config.json" in str(refused.value)
+    assert "rename or remove that folder" in str(refused.value)
+    assert folder.is_dir()
+    folder.rename(scene.home / "aside")
+    assert CONFIG in ways(scene.sync("up"))
+
+
+def test_a_file_on_the_remote_where_a_folder_should_be_is_named(scene: Scene) -> None:
+    scene.home.mkdir()
+    (scene.home / "reports").write_text("mine", encoding="utf-8")
+    with pytest.raises(RemoteError, match="a file stands on the remote where a folder should"):
+        scene.sync("up")
+    assert (scene.home / "reports").read_text(encoding="utf-8") == "mine"
+
+
+def test_what_a_folder_holds_on_the_remote_is_not_removed_to_make_room(scene: Scene) -> None:
+    write(scene.home, {f"{CONFIG}/inner.json": "mine"})
+    write(scene.desk, {"reports/page.html/part.html": "x"})
+    with pytest.raises(RemoteError, match="a folder stands on the remote") as refused:
+        scene.sync("up")
+    assert CONFIG in str(refused.value)
+    assert contents(scene.home) == {f"{CONFIG}/inner.json": "mine"}
+    write(scene.desk, {"logs/x/y.log": "x"})
+    (scene.home / "configs").rename(scene.home / "aside")
+    write(scene.home, {"logs/x": "a file"})
+    with pytest.raises(RemoteError, match="a file stands on the remote where a folder should"):
+        scene.sync("up")

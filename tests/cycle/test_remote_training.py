@@ -325,7 +325,7 @@ def test_what_the_remote_tore_or_lost_of_a_job_is_published_again(scene: Scene) 
             scene.remote.write_text(f"jobs/{job_id}/state.json", "{torn")
             scene.remote.delete(package)
         elif seconds == 420.0:
-            healed.append(Mailbox(scene.remote).is_open(job_id) and scene.remote.exists(package))
+            healed.append(Mailbox(scene.remote).open_jobs() == (scene.job,) and scene.remote.exists(package))
 
     scene.train(Virtual(then), wait_seconds=600.0)
     assert healed == [True]

@@ -255,7 +255,7 @@ EARLY = pl.DataFrame(
         ({"score": pl.col("score") * (1 + 1e-7)}, False),  # rounding
         ({"score": pl.col("score") + 1e-10}, False),  # rounding of a difference
         ({"score": pl.col("score") + 1e-3}, True),
-        ({"score": pl.when(pl.col("symbol") == "A").then(pl.col("score") + 1e-5).otherwise("score")}, True),
+        ({"score": pl.when(pl.col("symbol") == "A").then(pl.col("score") + 1e-4).otherwise("score")}, True),
         ({"direction_prob": pl.col("direction_prob") - 1e-9}, True),  # turns a call
         ({"volatility_frac": pl.col("volatility_frac") + pl.col("score") * 1e-9}, True),  # ranks as it should not
         ({"score": pl.when(pl.col("symbol") != "C").then("score")}, True),
@@ -271,6 +271,88 @@ def test_one_huge_number_hides_no_other(change: dict[str, pl.Expr], noticed: boo
         return
     with pytest.raises(UsageError, match="looks ahead"):
         refuse_look_ahead(whole, early, SESSIONS[51], "mine")
+
+
+def _network(values_NF: np.ndarray, kind: type[np.floating], num_layers: int) -> np.ndarray:
+    """Forecasts of a random network computed in `kind`."""
+    generator = np.random.default_rng(7)
+    hidden = values_NF.astype(kind)
+    for _ in range(num_layers):
+        weights = generator.standard_normal((hidden.shape[1], 64)) * np.sqrt(2.0 / hidden.shape[1])
+        hidden = np.maximum(hidden @ weights.astype(kind), 0)
+        hidden = (hidden - hidden.mean(axis=1, keepdims=True)) / hidden.std(axis=1, keepdims=True)
+    return np.asarray(hidden @ (generator.standard_normal(hidden.shape[1]) / 8.0).astype(kind))
+
+
+def _frame(score_N: np.ndarray, num_symbols: int, prob_N: np.ndarray | float = 0.5) -> pl.DataFrame:
+    """Forecasts of `num_symbols` symbols in each session; the volatility is the market's, the same for all."""
+    num_sessions = len(score_N) // num_symbols
+    market = np.repeat(0.01 + 0.001 * np.arange(num_sessions), num_symbols)
+    return pl.DataFrame(
+        {
+            "symbol": [f"S{s:03d}" for _ in range(num_sessions) for s in range(num_symbols)],
+            "session": [SESSIONS[t] for t in range(num_sessions) for _ in range(num_symbols)],
+            "score": score_N.astype(np.float64),
+            "direction_prob": np.broadcast_to(prob_N, score_N.shape).astype(np.float64),
+            "expected_return_frac": np.zeros(len(score_N)),
+            "volatility_frac": market.astype(score_N.dtype).astype(np.float64),
+        }
+    )
+
+
+@pytest.mark.parametrize("num_layers", [0, 2, 8])
+@pytest.mark.parametrize(("level", "unit"), [(0.0, 1.0), (0.0, 1e-4), (0.0, 1e6), (1.0, 0.02), (-30.0, 1.0)])
+def test_rounding_of_honest_networks_is_no_look_ahead(num_layers: int, level: float, unit: float) -> None:
+    values = np.random.default_rng(5).standard_normal((60 * 100, 40)).astype(np.float32)
+    frames = []
+    for kind in (np.float32, np.float64):
+        said = _network(values, kind, num_layers)
+        frames.append(_frame(kind(level) + kind(unit) * said, 100, 1 / (1 + np.exp(-said))))
+    rounded, exact = frames
+    assert (rounded["score"] != exact["score"]).to_numpy().mean() > 0.9
+    assert (rounded["volatility_frac"] != exact["volatility_frac"]).any()
+    refuse_look_ahead(rounded, exact, SESSIONS[59], "mine")
+
+
+@pytest.mark.parametrize(
+    ("leak_frac", "level", "noticed"),
+    [
+        (1e-3, 0.0, True),
+        (1e-3, 100.0, True),
+        (1e-3, 1e3, True),
+        (1.0, 1e5, True),
+        (1e-5, 0.0, False),
+        (1e-5, 100.0, False),
+    ],
+)
+@pytest.mark.parametrize("num_symbols", [2, 5, 100])
+def test_what_leaks_counts_by_the_spread_whatever_the_level(
+    num_symbols: int, leak_frac: float, level: float, noticed: bool
+) -> None:
+    """Scores lie 1 apart, so no order tells anything here; half of a session's lie within `num_symbols` / 4."""
+    future = np.random.default_rng(9).standard_normal(60 * num_symbols)
+    score = level + np.tile(np.arange(num_symbols), 60) - 0.3
+    early, whole = _frame(score, num_symbols), _frame(score + leak_frac * num_symbols / 4 * future, num_symbols)
+    if not noticed:
+        refuse_look_ahead(whole, early, SESSIONS[59], "mine")
+        return
+    with pytest.raises(UsageError, match="looks ahead"):
+        refuse_look_ahead(whole, early, SESSIONS[59], "mine")
+
+
+@pytest.mark.parametrize("group", [2, 10])
+def test_a_future_that_only_breaks_ties_is_noticed(group: int) -> None:
+    future = np.random.default_rng(4).standard_normal(60 * 20)
+    tied = np.tile(1.0 + np.arange(20) // group, 60)
+    with pytest.raises(UsageError, match="looks ahead"):
+        refuse_look_ahead(_frame(tied + 1e-9 * future, 20), _frame(tied, 20), SESSIONS[59], "mine")
+
+
+def test_most_scores_the_same_leave_the_others_their_rounding() -> None:
+    few = np.where(np.arange(60 * 20) % 20 < 3, 1.0 + np.arange(60 * 20) % 20, 0.0)
+    refuse_look_ahead(_frame(few * (1 + 3e-5), 20), _frame(few, 20), SESSIONS[59], "mine")
+    with pytest.raises(UsageError, match="looks ahead"):
+        refuse_look_ahead(_frame(few * (1 + 1e-3), 20), _frame(few, 20), SESSIONS[59], "mine")
 
 
 def test_where_most_numbers_are_huge_the_small_ones_are_told_by_rank_and_side() -> None:

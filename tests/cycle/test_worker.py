@@ -212,7 +212,7 @@ def test_a_job_is_done_by_a_worker_and_comes_back_verified(where: str, request: 
     assert outcome.open_units == ()
     assert {unit_id: scene.result(unit_id) for unit_id in outcome.finished} == expected_results(job)
     assert reports[0].published == ("select", "member0", "member1")
-    assert not Mailbox(scene.remote).is_open(job.job_id)
+    assert Mailbox(scene.remote).open_jobs() == ()
     (status,) = Mailbox(scene.remote).worker_statuses()
     assert (status.worker_id, status.state) == ("w1", "stopped")
 

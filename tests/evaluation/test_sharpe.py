@@ -12,7 +12,6 @@ from vnfleet.evaluation.sharpe import (
     deflated_sharpe,
     drawdown_at_volatility,
     expected_max_sharpe,
-    minimum_track_record_sessions,
     probabilistic_sharpe,
 )
 
@@ -45,23 +44,6 @@ def test_published_values_of_one_year_at_a_sharpe_ratio_of_0_8() -> None:
     assert probabilistic_sharpe(normal_like(0.8)) == pytest.approx(0.79, abs=0.003)
     assert probabilistic_sharpe(normal_like(0.8), benchmark_sharpe_252=0.8) == pytest.approx(0.5, abs=1e-9)
     assert probabilistic_sharpe(normal_like(0.8), benchmark_sharpe_252=1.6) == pytest.approx(0.21, abs=0.003)
-
-
-@pytest.mark.parametrize(("sharpe_252", "years"), [(0.8, 4.2), (1.0, 2.7), (1.5, 1.2)])
-def test_published_track_records(sharpe_252: float, years: float) -> None:
-    sessions = minimum_track_record_sessions(normal_like(sharpe_252))
-    assert sessions is not None
-    assert sessions / YEAR == pytest.approx(years, abs=0.05)
-
-
-def test_the_minimum_track_record_is_just_enough() -> None:
-    found = minimum_track_record_sessions(normal_like(1.2), benchmark_sharpe_252=0.3)
-    assert found is not None
-    found -= found % 6  # the made-up returns come in sixths
-    assert probabilistic_sharpe(normal_like(1.2, found + 6), benchmark_sharpe_252=0.3) > 0.95
-    assert probabilistic_sharpe(normal_like(1.2, found - 6), benchmark_sharpe_252=0.3) < 0.95
-    assert minimum_track_record_sessions(normal_like(0.5), benchmark_sharpe_252=0.5) is None
-    assert minimum_track_record_sessions(-normal_like(0.5)) is None
 
 
 def test_the_worked_example_of_bailey_and_lopez_de_prado() -> None:
@@ -127,7 +109,6 @@ def test_an_account_that_does_nothing_has_shown_nothing() -> None:
     idle = np.zeros(100)
     assert probabilistic_sharpe(idle) == 0.5
     assert deflated_sharpe(idle, num_trials=40) < 0.05
-    assert minimum_track_record_sessions(idle) is None
     assert drawdown_at_volatility(idle, target_volatility_frac=0.1) == 0.0
     # a constant gain is an error of the data or interest, not a Sharpe ratio of 1e15
     assert probabilistic_sharpe(np.full(100, 0.1)) == 0.5
@@ -157,5 +138,3 @@ def test_a_search_without_trials_and_a_target_of_nothing_are_refused() -> None:
         deflated_sharpe(normal_like(1.0), num_trials=3, trial_sharpe_sd=float("nan"))
     with pytest.raises(ValueError, match="above 0"):
         drawdown_at_volatility(normal_like(1.0), target_volatility_frac=0.0)
-    with pytest.raises(ValueError, match="confidence"):
-        minimum_track_record_sessions(normal_like(1.0), confidence=1.0)

@@ -18,7 +18,6 @@ from vnfleet.market.rules import (
     odd_lots_trade,
     price_limits_vnd,
     settlement,
-    settlement_delay_sessions,
     tick_vnd,
     wide_band_frac,
 )
@@ -129,7 +128,7 @@ def test_limits_grow_with_the_reference(exchange: Exchange, hundreds: int, more:
 def test_every_known_day_has_every_rule(exchange: Exchange, day: date) -> None:
     assert 0 < band_frac(exchange, day) < wide_band_frac(exchange, day)
     assert lot_shares(exchange, day) in {10, 100}
-    assert settlement_delay_sessions(day) in {2, 3}
+    assert settlement(day).delay_sessions in {2, 3}
 
 
 @pytest.mark.parametrize("day", [KNOWN_FROM - timedelta(days=1), KNOWN_TO + timedelta(days=1)])
@@ -138,7 +137,7 @@ def test_days_outside_the_tables_are_refused(day: date) -> None:
         with pytest.raises(BadDataError, match="2012-01-01 to 2027-12-31"):
             rule(HOSE, day)
     with pytest.raises(BadDataError):
-        settlement_delay_sessions(day)
+        settlement(day)
     with pytest.raises(BadDataError):
         price_limits_vnd(HOSE, 10_000, day)
 

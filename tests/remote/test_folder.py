@@ -14,8 +14,8 @@ from vnfleet.remote.entries import MAX_TEXT_BYTES
 from vnfleet.remote.folder import FolderTransfer
 from vnfleet.remote.parcels import fetch_sealed, send_sealed
 from vnfleet.remote.patterns import Pattern
+from vnfleet.remote.progress import TransferProgress
 from vnfleet.remote.rclone import RemoteAbsentError, RemoteDamagedError, RemoteFullError, RemoteUnavailableError
-from vnfleet.remote.transfer import TransferProgress
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="links and modes of POSIX")
 

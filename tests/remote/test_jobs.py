@@ -200,6 +200,5 @@ def test_files_that_are_no_text_or_have_a_strangers_name_stop_nobody(
     plain_remote.write_text(f"jobs/{job.job_id[:-1]}/state.json", '{"state": "open"}')
     assert Mailbox(plain_remote).open_jobs() == (job,)
     assert mailbox.worker_statuses() == ()
-    assert not mailbox.is_open("noise")
     assert mailbox.fetch_result(job, "select0", tmp_path / "units", tmp_path / "q") is None
     assert mailbox.results_listed() == frozenset()

@@ -8,7 +8,8 @@ import pytest
 from vnfleet.core.errors import RemoteError, UsageError
 from vnfleet.remote.folder import FolderTransfer
 from vnfleet.remote.opening import is_folder, open_remote
-from vnfleet.remote.transfer import RcloneTransfer, TransferProgress
+from vnfleet.remote.progress import TransferProgress
+from vnfleet.remote.transfer import RcloneTransfer
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from vnfleet.core.errors import RemoteError, UsageError
-from vnfleet.remote.progress import Bandwidth, parse_bandwidth
+from vnfleet.remote.crypt import without_path
+from vnfleet.remote.progress import Bandwidth, TransferProgress, parse_bandwidth
 from vnfleet.remote.rclone import (
     Fault,
     RemoteUnavailableError,
@@ -23,7 +24,7 @@ from vnfleet.remote.rclone import (
     without_secrets,
 )
 from vnfleet.remote.running import Rclone, failure_messages, progress_of
-from vnfleet.remote.transfer import Patience, RcloneTransfer, TransferProgress
+from vnfleet.remote.transfer import Patience, RcloneTransfer
 
 QUICK = Patience(small_seconds=5, folder_seconds=5, attempts=2, pause_seconds=0.01)
 VERSION = 'case "$*" in version) echo "rclone v1.75.2"; exit 0;; esac\n'
@@ -264,6 +265,19 @@ def test_secrets_of_a_connection_string_are_blotted_out() -> None:
         ':webdav,url="http://h:1/",pass=***,bearer_token=***:d'
     )
     assert without_secrets("gdrive:VN-Quant-Training/data") == "gdrive:VN-Quant-Training/data"
+
+
+@pytest.mark.parametrize(
+    ("remote", "top"),
+    [
+        ("secret:VN-Quant-Training", "secret:"),
+        ("secret:", "secret:"),
+        (':crypt,remote="gdrive:x",password=abc:VN', ':crypt,remote="gdrive:x",password=abc:'),
+        ("/mnt/nas/VN", "/mnt/nas/VN"),
+    ],
+)
+def test_the_top_of_a_remote_is_what_stands_before_its_path(remote: str, top: str) -> None:
+    assert without_path(remote) == top
 
 
 def test_only_failures_are_read_from_the_json_log() -> None:

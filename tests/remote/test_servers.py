@@ -11,10 +11,12 @@ import pytest
 
 from vnfleet.core.errors import BadDataError, RemoteError, ResourceError
 from vnfleet.core.sealed import sealing, verify
+from vnfleet.remote.folder import FolderTransfer
 from vnfleet.remote.parcels import fetch_sealed, send_sealed
+from vnfleet.remote.progress import TransferProgress
 from vnfleet.remote.rclone import RemoteAbsentError, RemoteFullError, RemoteUnavailableError
 from vnfleet.remote.running import Patience
-from vnfleet.remote.transfer import RcloneTransfer, TransferProgress
+from vnfleet.remote.transfer import RcloneTransfer, Transfer
 
 QUICK = Patience(small_seconds=20, folder_seconds=20, attempts=2, pause_seconds=0.01, crowded_pause_seconds=0.02)
 
@@ -124,6 +126,96 @@ def test_an_encrypted_remote_needs_nothing_special_and_shows_nothing(
     stored = [path for path in (tmp_path / "drive").rglob("*") if path.is_file()]
     assert len(stored) == 2
     assert not any("weights" in str(path.relative_to(tmp_path)) or b"FPT" in path.read_bytes() for path in stored)
+
+
+OTHER_KEY = "the crypt password or salt in `rclone config` is not the one"
+
+
+@pytest.fixture
+def crypts(rclone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RcloneTransfer]:
+    """Return a maker of encrypted remotes over one folder: (name, path, password); every name is known to rclone."""
+    config = tmp_path / "rclone.conf"
+    lines = []
+    for name, password in (("right", "one"), ("wrong", "two")):
+        hidden = subprocess.run([rclone, "obscure", password], capture_output=True, text=True, check=True).stdout
+        lines.append(f"[{name}]\ntype = crypt\nremote = {(tmp_path / 'drive').as_posix()}\npassword = {hidden}\n")
+    config.write_text("".join(lines), encoding="utf-8")
+    monkeypatch.setenv("RCLONE_CONFIG", str(config))
+    return lambda remote: RcloneTransfer(remote, binary=rclone, patience=QUICK)
+
+
+@pytest.mark.parametrize("path", ["", "VN-Quant-Training"])
+def test_another_crypt_password_is_no_empty_remote(
+    crypts: Callable[..., RcloneTransfer], tmp_path: Path, path: str
+) -> None:
+    assert crypts(f"wrong:{path}").list("jobs") == ()  # nothing was written yet, with whatever password
+    drive = tmp_path / "drive"
+    drive.mkdir()
+    (drive / "desktop.ini").write_text("not encrypted, and nobody's fault", encoding="utf-8")
+    assert crypts(f"wrong:{path}").list("jobs") == ()
+    crypts(f"right:{path}").write_text("jobs/j/state.json", "{}")
+    before = sorted(drive.rglob("*"))
+    uses: tuple[Callable[[RcloneTransfer], object], ...] = (
+        lambda wrong: wrong.list("."),
+        lambda wrong: wrong.list("jobs", "/*/state.json"),
+        lambda wrong: wrong.write_text("status/worker.json", "{}"),
+        lambda wrong: wrong.put_folder(drive, "data/objects", ["desktop.ini"]),
+        lambda wrong: wrong.make_folder("status"),
+    )
+    for use in uses:
+        with pytest.raises(RemoteError, match=OTHER_KEY) as caught:
+            use(crypts(f"wrong:{path}"))
+        assert not isinstance(caught.value, RemoteUnavailableError)
+        assert "rclone config" in str(caught.value.fix)
+    assert sorted(drive.rglob("*")) == before  # nothing was written with the wrong password
+    assert [entry.path for entry in crypts(f"right:{path}").list(".")] == ["jobs/j/state.json"]
+    assert crypts(f"right:{path}").list("models") == ()
+
+
+def test_a_file_that_does_not_decrypt_is_told_as_such(crypts: Callable[..., RcloneTransfer], tmp_path: Path) -> None:
+    remote = crypts("right:VN-Quant-Training")
+    remote.write_text("status/a.json", "{}")
+    (file,) = (path for path in (tmp_path / "drive").rglob("*") if path.is_file())
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(RemoteUnavailableError, match="cannot be decrypted: it is damaged, or written with another"):
+        remote.read_text("status/a.json")
+
+
+@pytest.mark.parametrize("kind", ["plain", "local", "webdav", "sftp"])
+def test_what_stands_in_the_way_of_an_upload_is_named(
+    request: pytest.FixtureRequest, rclone: Path, tmp_path: Path, kind: str
+) -> None:
+    root = tmp_path / "remote"
+    if kind == "plain":
+        remote: Transfer = FolderTransfer(root)
+    elif kind == "local":
+        remote = RcloneTransfer(str(root), binary=rclone, patience=QUICK)
+    else:
+        remote = request.getfixturevalue(kind).transfer()
+    (root / "logs" / "week.json").mkdir(parents=True)
+    (root / "reports").write_text("a file", encoding="utf-8")
+    (tmp_path / "here" / "sub").mkdir(parents=True)
+    for name in ("a.json", "week.json", "sub/page.html"):
+        (tmp_path / "here" / name).write_text("x", encoding="utf-8")
+    folders: tuple[Callable[[], object], ...] = (
+        lambda: remote.put_folder(tmp_path / "here", "logs", ["a.json", "week.json"]),
+        lambda: remote.put_file(tmp_path / "here" / "a.json", "logs/week.json"),
+        lambda: remote.write_text("logs/week.json", "{}"),
+    )
+    for use in folders if kind in {"plain", "local"} else ():  # rclone's own servers hide or remove such a folder
+        with pytest.raises(RemoteError, match="a folder stands on the remote where a file should") as caught:
+            use()
+        assert "week.json" in str(caught.value)
+        assert "rename or remove that folder" in str(caught.value)
+    for use in (
+        lambda: remote.put_folder(tmp_path / "here", "reports", ["sub/page.html"]),
+        lambda: remote.write_text("reports/sub/page.html", "{}"),
+    ):
+        with pytest.raises(RemoteError, match="a file stands on the remote where a folder should") as caught:
+            use()
+        assert "rename or remove that file" in str(caught.value)
+    assert (root / "logs" / "week.json").is_dir()
+    assert (root / "reports").read_text(encoding="utf-8") == "a file"
 
 
 def test_a_locked_configuration_is_not_asked_for_its_password(

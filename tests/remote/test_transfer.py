@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vnfleet.core.errors import BadDataError, RemoteError, UsageError
+from vnfleet.remote.entries import is_leftover, stay_inside
 from vnfleet.remote.folder import FolderTransfer
+from vnfleet.remote.progress import TransferProgress
 from vnfleet.remote.rclone import RemoteAbsentError
-from vnfleet.remote.transfer import RcloneTransfer, Transfer, TransferProgress, is_leftover, stay_inside
+from vnfleet.remote.transfer import RcloneTransfer, Transfer
 
 
 @pytest.fixture(params=["plain", "webdav"])

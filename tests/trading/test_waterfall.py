@@ -15,7 +15,7 @@ from vnfleet.data.panel import Panel
 from vnfleet.market.calendar import trading_sessions
 from vnfleet.market.rules import Costs
 from vnfleet.trading.portfolio import TopKPolicy, prediction_matrix, target_weights
-from vnfleet.trading.simulator import AccountTerms, SimulationResult, simulate
+from vnfleet.trading.simulator import AccountTerms, SimulationResult, planned, simulate
 from vnfleet.trading.venue import Rules
 from vnfleet.trading.waterfall import NO_RULES, RULE_WORDS, WATERFALL_SCHEMA, waterfall
 
@@ -49,7 +49,7 @@ def test_without_rules_the_account_equals_an_independent_library(
     # three to four of six slots filled: the rest in cash, so that no order waits for money
     policy = TopKPolicy(max_positions=6, enter_above=0.5, exit_below=0.3, resize_band_frac=1e-12)
     terms = AccountTerms(start_cash_vnd=10**15, buys_at="close", sells_at="close")
-    result = simulate(panel, predictions, policy, terms=terms, rules=NO_RULES)
+    result = planned(panel, predictions, policy, terms=terms).carried_out(NO_RULES)
     weights_TS = target_weights(panel, prediction_matrix(panel, predictions, "score"), policy)
     assert 0.4 < weights_TS.sum(axis=1).mean() < 0.8
     assert result.refused["cash"] == 0
@@ -101,14 +101,14 @@ def test_rules_are_added_one_by_one_up_to_the_real_account(
     panel, predictions = _market(make_panel, make_predictions, 3)
     policy = TopKPolicy(max_positions=6, enter_above=0.5, exit_below=0.3, resize_band_frac=0.01)
     terms = AccountTerms(start_cash_vnd=2_000_000_000)
-    table = waterfall(panel, predictions, policy, terms=terms)
+    table = waterfall(planned(panel, predictions, policy, terms=terms))
     assert dict(table.schema) == WATERFALL_SCHEMA
     assert table["step"].to_list() == ["ideal", *RULE_WORDS]
     assert set(RULE_WORDS) == set(Rules.__slots__)
     real = simulate(panel, predictions, policy, terms=terms).metrics
     assert table["annual_return_frac"][-1] == real.annual_return_frac
     assert table["sharpe_252"][-1] == real.sharpe_252
-    ideal = simulate(panel, predictions, policy, terms=terms, rules=NO_RULES).metrics
+    ideal = planned(panel, predictions, policy, terms=terms).carried_out(NO_RULES).metrics
     assert table["annual_return_frac"][0] == ideal.annual_return_frac
     assert ideal.annual_return_frac is not None
     assert real.annual_return_frac is not None
@@ -129,7 +129,7 @@ def test_fees_and_tax_cost_what_the_turnover_says(make_panel: MakePanel, make_pr
     predictions = make_predictions(sessions, {"AAA": score_T, "BBB": [1.0] * 252})
     policy = TopKPolicy(max_positions=2, enter_above=0.5, exit_below=0.5)
     terms = AccountTerms(start_cash_vnd=10**12, costs=Costs(fee_frac=0.002, sell_tax_frac=0.001))
-    table = waterfall(panel, predictions, policy, terms=terms)
+    table = waterfall(planned(panel, predictions, policy, terms=terms))
     # half the money changes between the names every fourth session: 62 full turns (buy and sell) of one half
     annual = dict(table.select("step", "annual_return_frac").iter_rows())
     result = simulate(panel, predictions, policy, terms=terms)
@@ -148,7 +148,7 @@ def _one_turn(make_panel: MakePanel, make_predictions: MakePredictions, rules: R
     panel = make_panel(SESSIONS[:7], {"AAA": bars, "BBB": [flat] * 7})
     predictions = make_predictions(SESSIONS, {"AAA": [2.0] + [0.0] * 5, "BBB": [1.0] * 6})
     policy = TopKPolicy(max_positions=2, enter_above=0.5, exit_below=0.5)
-    return simulate(panel, predictions, policy, terms=AccountTerms(start_cash_vnd=20_010_000), rules=rules)
+    return planned(panel, predictions, policy, terms=AccountTerms(start_cash_vnd=20_010_000)).carried_out(rules)
 
 
 def test_every_rule_can_be_switched_off_alone(make_panel: MakePanel, make_predictions: MakePredictions) -> None:

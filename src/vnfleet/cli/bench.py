@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
@@ -53,6 +52,8 @@ ModelsFolder = Annotated[
     Path | None, typer.Option("--models-folder", help="Trained models, such as work/models (default: untrained ones).")
 ]
 
+Given = dict[str, dict[str, object | None]]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
@@ -97,7 +98,6 @@ def train(
     day = o.parsed_date(as_of)
     from vnfleet.bench.train import BenchOptions, run_train_bench  # noqa: PLC0415 - torch loads only when needed
 
-    machine = _machine(terminal)
     options = BenchOptions(
         quick=quick,
         whole=whole,
@@ -107,7 +107,7 @@ def train(
         exchange=exchange,
     )
     given = _given(source, path, listings, seeds, models)
-    material = _material(terminal, config, given, day, year, quick=quick)
+    machine, material = _prepared(terminal, config, given, day, year, quick=quick)
     report = run_train_bench(
         job, material, options, scratch=_scratch(workdir), command=_command(), say=terminal.note, machine=machine
     )
@@ -135,10 +135,9 @@ def plan(
     day = o.parsed_date(as_of)
     from vnfleet.bench.train import BenchOptions, run_plan_bench  # noqa: PLC0415 - torch loads only when needed
 
-    machine = _machine(terminal)
     options = BenchOptions(quick=quick, seconds=seconds or 0.0)
     given = _given(source, path, listings, seeds, models)
-    material = _material(terminal, config, given, day, year, quick=quick)
+    machine, material = _prepared(terminal, config, given, day, year, quick=quick)
     report = run_plan_bench(
         material, options, scratch=_scratch(workdir), command=_command(), say=terminal.note, machine=machine
     )
@@ -169,9 +168,8 @@ def infer(
 
     if models_folder is not None:
         model_files(models_folder)  # a wrong folder is refused before prices are gathered
-    machine = _machine(terminal)
     given = _given(source, path, listings, None, models)
-    material = _material(terminal, config, given, day, None, quick=quick)
+    machine, material = _prepared(terminal, config, given, day, quick=quick)
     report = run_infer_report(
         material,
         quick=quick,
@@ -187,7 +185,7 @@ def infer(
 
 def _given(
     source: str | None, path: Path | None, listings: Path | None, seeds: int | None, models: int | None
-) -> dict[str, dict[str, object | None]]:
+) -> Given:
     return {
         "source": {"kind": source, "path": path, "listings": listings},
         "training": {"num_seeds": seeds},
@@ -198,7 +196,7 @@ def _given(
 def _material(
     terminal: Terminal,
     file: Path | None,
-    given: dict[str, dict[str, object | None]],
+    given: Given,
     day: date | None,
     year: int | None,
     *,
@@ -210,16 +208,14 @@ def _material(
     """
     from vnfleet.bench.gathering import gather  # noqa: PLC0415 - torch loads only when needed
     from vnfleet.bench.material import SIMULATED_AS_OF, simulated_config  # noqa: PLC0415
-    from vnfleet.settings import find_settings, load_settings  # noqa: PLC0415
+    from vnfleet.settings import find_settings  # noqa: PLC0415
 
-    overrides = {
-        table: {key: value for key, value in keys.items() if value is not None} for table, keys in given.items()
-    }
-    if "path" in overrides["source"]:
-        overrides["source"].setdefault("kind", "files")
+    asked = given["source"]
+    if asked["path"] is not None and asked["kind"] is None:
+        asked["kind"] = "files"
     found = find_settings(file, terminal.workdir)
-    config = load_settings(file=found, environ=os.environ, overrides=overrides, preset=None)
-    source, is_asked = config.source, "kind" in overrides["source"]
+    config = o.settings_of(terminal.workdir, found, given)
+    source, is_asked = config.source, asked["kind"] is not None
     if found is not None:
         terminal.note(f"settings: {found}")
     no_prices = source.kind == "files" and source.path is None
@@ -231,14 +227,25 @@ def _material(
         return gather(config, terminal.workdir / BENCH_FOLDER, as_of=day, year=year, observer=observer)
 
 
-def _machine(terminal: Terminal) -> MachineFacts:
-    """Return the facts of the machine before the command keeps it busy itself, and warn when others already do."""
+def _prepared(
+    terminal: Terminal,
+    file: Path | None,
+    given: Given,
+    day: date | None,
+    year: int | None = None,
+    *,
+    quick: bool,
+) -> tuple[MachineFacts, Material]:
+    """Return the facts of the machine, taken before the command keeps it busy itself, and the prices.
+
+    A machine that others keep busy already is warned of.
+    """
     from vnfleet.bench.report import MachineFacts  # noqa: PLC0415 - torch loads only when needed
 
     machine = MachineFacts.here()
     if machine.warning:
         terminal.note(machine.warning)
-    return machine
+    return machine, _material(terminal, file, given, day, year, quick=quick)
 
 
 def _scratch(workdir: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -13,9 +12,6 @@ from vnfleet.cli.terminal import terminal_of
 from vnfleet.core.clock import ICT
 from vnfleet.core.errors import ExitCode
 
-WorkerRemote = Annotated[
-    str, typer.Option("--remote", help="rclone remote or folder both sides see, e.g. gdrive:VN-Quant-Training.")
-]
 Once = Annotated[bool, typer.Option("--once", help="Stop after one unit, or at once when none is ready.")]
 IdleExit = Annotated[
     float | None, typer.Option("--idle-exit", min=0, help="Stop after this many minutes without work (default: never).")
@@ -33,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 def worker(
     context: typer.Context,
-    remote: WorkerRemote,
+    remote: o.SharedFolder = None,
     once: Once = False,
     idle_exit: IdleExit = None,
     poll_seconds: PollSeconds = 20.0,
@@ -46,12 +42,10 @@ def worker(
     terminal = terminal_of(context, workdir, as_json=as_json)
     from vnfleet.cycle.worker import run_worker  # noqa: PLC0415
     from vnfleet.remote.opening import open_remote  # noqa: PLC0415
-    from vnfleet.settings import find_settings, load_settings  # noqa: PLC0415
 
-    given = {} if device is None else {"machine": {"device": device}}
-    settings = load_settings(file=find_settings(config, workdir), environ=os.environ, overrides=given)
+    settings = o.settings_of(workdir, config, {"machine": {"device": device}})
     done = run_worker(
-        open_remote(remote, bandwidth_limit=settings.remote.bandwidth_limit),
+        open_remote(o.named_remote(remote, settings), bandwidth_limit=settings.remote.bandwidth_limit),
         workdir,
         machine=settings.machine,
         once=once,
@@ -71,7 +65,6 @@ def status(context: typer.Context, workdir: o.Workdir = o.WORKDIR, as_json: o.Js
     terminal = terminal_of(context, workdir, as_json=as_json)
     from vnfleet.cycle.remote_workers import WORKER_COLUMNS, look_at_workers  # noqa: PLC0415
     from vnfleet.cycle.status import look  # noqa: PLC0415
-    from vnfleet.settings import find_settings, load_settings  # noqa: PLC0415
 
     seen = look(workdir)
     terminal.say(f"current release: {seen.release_id or 'none yet'}")
@@ -82,7 +75,7 @@ def status(context: typer.Context, workdir: o.Workdir = o.WORKDIR, as_json: o.Js
     if seen.cycle_id is not None:
         terminal.table(f"Week {seen.cycle_id}", ("step", "result", "seconds"), rows)
         terminal.say(f"open training units: {len(seen.open_units)} of {seen.planned_units}")
-    settings = load_settings(file=find_settings(None, workdir), environ=os.environ)
+    settings = o.settings_of(workdir)
     workers, trouble = look_at_workers(settings.remote.remote, datetime.now(UTC))
     if workers:
         terminal.table("Workers", WORKER_COLUMNS, [view.row() for view in workers])

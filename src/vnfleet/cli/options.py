@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from vnfleet.cli.terminal import DEFAULT_WORKDIR
 from vnfleet.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from vnfleet.cycle.config import CycleConfig
 
 _YEARS = re.compile(r"(\d{4})-(\d{4})")
 
@@ -49,6 +54,10 @@ Mode = Annotated[
 Remote = Annotated[
     str | None, typer.Option("--remote", help="rclone remote or folder both sides see, e.g. gdrive:VN-Quant-Training.")
 ]
+SharedFolder = Annotated[
+    str | None,
+    typer.Option("--remote", help="rclone remote or folder both sides see (default: [remote] remote in vnfleet.toml)."),
+]
 Strategy = Annotated[
     Literal["adapted", "pooled", "separate"] | None,
     typer.Option("--strategy", help="One backbone with deltas per symbol, the backbone alone, or a model per symbol."),
@@ -78,6 +87,36 @@ InferencePath = Annotated[
 Preset = Annotated[Literal["desktop", "plan"] | None, typer.Option("--preset", help="Model and training defaults.")]
 
 WORKDIR = DEFAULT_WORKDIR
+
+
+def settings_of(
+    workdir: Path,
+    file: Path | None = None,
+    given: Mapping[str, Mapping[str, object | None]] | None = None,
+    preset: str | None = None,
+    base: CycleConfig | None = None,
+) -> CycleConfig:
+    """Return the settings that hold in `workdir`; what is `given` and not None wins, `base` are the defaults."""
+    from vnfleet.settings import find_settings, load_settings  # noqa: PLC0415 - torch loads only when needed
+
+    overrides = {
+        table: {key: value for key, value in keys.items() if value is not None} for table, keys in (given or {}).items()
+    }
+    found = find_settings(file, workdir)
+    return load_settings(file=found, environ=os.environ, overrides=overrides, preset=preset, base=base)
+
+
+def named_remote(given: str | None, config: CycleConfig) -> str:
+    """Return the remote that is `given`, else that of the settings; raises `UsageError` when none is named anywhere."""
+    text = (config.remote.remote if given is None else given).strip()
+    if not text:
+        raise UsageError(
+            "no remote is named",
+            expected='--remote gdrive:VN-Quant-Training, or remote = "..." under [remote] in vnfleet.toml (or the '
+            "variable VNFLEET_REMOTE__REMOTE)",
+            fix="vnfleet remote setup shows how to connect one",
+        )
+    return text
 
 
 def parsed_date(text: str | None) -> date | None:

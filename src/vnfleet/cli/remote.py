@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -23,10 +22,6 @@ if TYPE_CHECKING:
     from vnfleet.cycle.remote_sync import Direction
     from vnfleet.remote.transfer import Transfer
 
-SharedFolder = Annotated[
-    str | None,
-    typer.Option("--remote", help="rclone remote or folder both sides see (default: [remote] remote in vnfleet.toml)."),
-]
 Up = Annotated[bool, typer.Option("--up", help="Send what is new or changed here.")]
 Down = Annotated[bool, typer.Option("--down", help="Bring what is new or changed there.")]
 Both = Annotated[bool, typer.Option("--both", help="Both ways; what changed on both sides is left alone and told.")]
@@ -70,18 +65,18 @@ def setup(context: typer.Context, workdir: o.Workdir = o.WORKDIR, as_json: o.Jso
 
 
 def init(
-    context: typer.Context, remote: SharedFolder = None, workdir: o.Workdir = o.WORKDIR, as_json: o.Json = False
+    context: typer.Context, remote: o.SharedFolder = None, workdir: o.Workdir = o.WORKDIR, as_json: o.Json = False
 ) -> int:
     """Make the plan's folders on the remote and put the Colab script, the notebook and the vnfleet wheel there."""
     terminal = terminal_of(context, workdir, as_json=as_json)
     from vnfleet.cycle.remote_home import init_home  # noqa: PLC0415 - torch loads only when needed
 
-    text, config = _named(workdir, remote)
+    text, config, there = _opened(terminal, remote)
     if text.endswith(":") and "," not in text:
         what, expected = _BARE
         raise UsageError(what, found=text, expected=expected.format(text))
     with tempfile.TemporaryDirectory(prefix="vnfleet-") as scratch:
-        home = init_home(_open(terminal, text, config), Path(scratch))
+        home = init_home(there, Path(scratch))
     terminal.say(f"{shown_remote(text)}: {', '.join(f'{folder}/' for folder in home.folders)}")
     for name, size in home.files.items():
         terminal.say(f"  {name} ({size_words(size)})")
@@ -95,15 +90,15 @@ def init(
 
 
 def check(
-    context: typer.Context, remote: SharedFolder = None, workdir: o.Workdir = o.WORKDIR, as_json: o.Json = False
+    context: typer.Context, remote: o.SharedFolder = None, workdir: o.Workdir = o.WORKDIR, as_json: o.Json = False
 ) -> int:
     """Write a probe, list it, read it back and hash it, and list the models there. Exit code 7 with the fix if not."""
     terminal = terminal_of(context, workdir, as_json=as_json)
     from vnfleet.cycle.remote_home import check_home  # noqa: PLC0415 - torch loads only when needed
 
-    text, config = _named(workdir, remote)
+    text, _, there = _opened(terminal, remote, quiet=True)
     with tempfile.TemporaryDirectory(prefix="vnfleet-") as scratch:
-        found = check_home(_open(terminal, text, config, quiet=True), Path(scratch))
+        found = check_home(there, Path(scratch))
     tell_check(terminal, text, found)
     terminal.document({"ok": True, "exit_code": 0, "remote": shown_remote(text), **found.as_json()})
     return 0
@@ -117,7 +112,7 @@ def sync(
     dry_run: DryRun = False,
     anew: Anew = False,
     release_id: ReleaseId = None,
-    remote: SharedFolder = None,
+    remote: o.SharedFolder = None,
     workdir: o.Workdir = o.WORKDIR,
     as_json: o.Json = False,
 ) -> int:
@@ -132,8 +127,7 @@ def sync(
     from vnfleet.cycle.workdir import locked  # noqa: PLC0415
     from vnfleet.settings import RESOLVED_NAME, load_settings  # noqa: PLC0415
 
-    text, config = _named(workdir, remote)
-    there = _open(terminal, text, config)
+    text, config, there = _opened(terminal, remote)
 
     def accept(path: str, file: Path) -> None:
         if path == f"configs/{RESOLVED_NAME}":
@@ -153,7 +147,7 @@ def audit(
     context: typer.Context,
     clean: Clean = False,
     yes: Yes = False,
-    remote: SharedFolder = None,
+    remote: o.SharedFolder = None,
     workdir: o.Workdir = o.WORKDIR,
     as_json: o.Json = False,
 ) -> int:
@@ -164,8 +158,7 @@ def audit(
     from vnfleet.cycle.remote_audit import audit as look  # noqa: PLC0415 - torch loads only when needed
     from vnfleet.cycle.remote_audit import clean as remove  # noqa: PLC0415
 
-    text, config = _named(workdir, remote)
-    there = _open(terminal, text, config, quiet=True)
+    text, config, there = _opened(terminal, remote, quiet=True)
     found = look(there, datetime.now(UTC), keep_releases=config.releases.keep_last)
     tell_audit(terminal, text, found)
     size = sum(one.num_bytes for one in found.removable)
@@ -181,26 +174,14 @@ def audit(
     return 0
 
 
-def _named(workdir: Path, remote: str | None) -> tuple[str, CycleConfig]:
-    """Return the remote that is meant and the settings; raises `UsageError` when none is named anywhere."""
-    from vnfleet.settings import find_settings, load_settings  # noqa: PLC0415 - torch loads only when needed
-
-    config = load_settings(file=find_settings(None, workdir), environ=os.environ)
-    text = (config.remote.remote if remote is None else remote).strip()
-    if not text:
-        raise UsageError(
-            "no remote is named",
-            expected='--remote gdrive:VN-Quant-Training, or remote = "..." under [remote] in vnfleet.toml',
-            fix="vnfleet remote setup shows how to connect one",
-        )
-    return text, config
-
-
-def _open(terminal: Terminal, text: str, config: CycleConfig, *, quiet: bool = False) -> Transfer:
+def _opened(terminal: Terminal, remote: str | None, *, quiet: bool = False) -> tuple[str, CycleConfig, Transfer]:
+    """Return the remote that is meant: how it is called, the settings, and the way to it."""
     from vnfleet.remote.opening import open_remote  # noqa: PLC0415
 
+    config = o.settings_of(terminal.workdir)
+    text = o.named_remote(remote, config)
     told = None if quiet else ProgressTeller(terminal)
-    return open_remote(text, bandwidth_limit=config.remote.bandwidth_limit, told=told)
+    return text, config, open_remote(text, bandwidth_limit=config.remote.bandwidth_limit, told=told)
 
 
 def _direction(*, up: bool, down: bool, both: bool) -> Direction:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,8 @@ from vnfleet.cli.terminal import Terminal, duration, terminal_of, watching
 from vnfleet.core.errors import ExitCode
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from vnfleet.cycle.config import CycleConfig
     from vnfleet.cycle.weekly import Week
 
@@ -66,20 +67,10 @@ def demo(context: typer.Context, workdir: o.Workdir = _DEMO_WORKDIR, as_json: o.
     """Run the real week, small, on a simulated market with a planted signal; no network, account or data needed."""
     terminal = terminal_of(context, workdir, as_json=as_json)
     from vnfleet.cycle.demo import DEMO_AS_OF, demo_config  # noqa: PLC0415 - torch loads only when needed
-    from vnfleet.cycle.weekly import run_cycle  # noqa: PLC0415
-    from vnfleet.settings import write_resolved  # noqa: PLC0415
 
     config = demo_config()
     terminal.say("A simulated market with a planted signal, then the real week on it. Nothing here is a real company.")
-    with watching(terminal) as observer:
-        week = run_cycle(
-            config,
-            workdir=workdir,
-            as_of=DEMO_AS_OF,
-            observer=observer,
-            once_collected=lambda: write_resolved(config, workdir / "configs"),
-        )
-    return _shown(terminal, week)
+    return _shown(terminal, run_week(terminal, config, as_of=DEMO_AS_OF))
 
 
 def collect(
@@ -98,10 +89,9 @@ def collect(
     """Fetch prices into the raw store; a changed past is a new revision, nothing is overwritten."""
     terminal = terminal_of(context, workdir, as_json=as_json)
     day = o.parsed_date(as_of)
-    from vnfleet.cycle.weekly import plans_of_collection, run_cycle  # noqa: PLC0415 - torch loads only when needed
-    from vnfleet.settings import write_resolved  # noqa: PLC0415
+    from vnfleet.cycle.weekly import plans_of_collection  # noqa: PLC0415 - torch loads only when needed
 
-    settings = _settings(workdir, config, {"source": {"kind": source, "path": path, "listings": listings}})
+    settings = o.settings_of(workdir, config, {"source": {"kind": source, "path": path, "listings": listings}})
     if dry_run:
         plans = plans_of_collection(settings, workdir=workdir, as_of=day, full=full)
         rows = [(name, plan.sentence, plan.requests, duration(plan.seconds)) for name, plan in plans]
@@ -109,17 +99,7 @@ def collect(
         asked = [{"source": name, **dataclasses.asdict(plan)} for name, plan in plans]
         terminal.document({"ok": True, "exit_code": 0, "plans": asked})
         return 0
-    with watching(terminal) as observer:
-        week = run_cycle(
-            settings,
-            workdir=workdir,
-            as_of=day,
-            last_step="collect",
-            full=full,
-            accept_degraded=accept_degraded,
-            observer=observer,
-            once_collected=lambda: write_resolved(settings, workdir / "configs"),
-        )
+    week = run_week(terminal, settings, as_of=day, last_step="collect", full=full, accept_degraded=accept_degraded)
     return _shown(terminal, week)
 
 
@@ -145,33 +125,38 @@ def check(
         "universe": {"models": models},
     }
     day, only = o.parsed_date(as_of), o.parsed_symbols(symbols)
+    settings = o.settings_of(workdir, config, given)
+    return _checked(terminal, run_week(terminal, settings, as_of=day, symbols=only, last_step="check", leaks=leaks))
+
+
+def run_week(
+    terminal: Terminal,
+    config: CycleConfig,
+    *,
+    as_of: date | None,
+    symbols: tuple[str, ...] = (),
+    last_step: str = "report",
+    full: bool = False,
+    accept_degraded: bool = False,
+    leaks: bool = False,
+) -> Week:
+    """Run the cycle in the terminal's workdir, shown while it runs; once there are prices its settings are written."""
     from vnfleet.cycle.weekly import run_cycle  # noqa: PLC0415 - torch loads only when needed
     from vnfleet.settings import write_resolved  # noqa: PLC0415
 
-    settings = _settings(workdir, config, given)
     with watching(terminal) as observer:
-        week = run_cycle(
-            settings,
-            workdir=workdir,
-            as_of=day,
-            symbols=only,
-            last_step="check",
+        return run_cycle(
+            config,
+            workdir=terminal.workdir,
+            as_of=as_of,
+            symbols=symbols,
+            last_step=last_step,
+            full=full,
+            accept_degraded=accept_degraded,
             leaks=leaks,
             observer=observer,
-            once_collected=lambda: write_resolved(settings, workdir / "configs"),
+            once_collected=lambda: write_resolved(config, terminal.workdir / "configs"),
         )
-    return _checked(terminal, week)
-
-
-def _settings(
-    workdir: Path, config: Path | None, given: dict[str, dict[str, object | None]], preset: str | None = None
-) -> CycleConfig:
-    from vnfleet.settings import find_settings, load_settings  # noqa: PLC0415 - torch loads only when needed
-
-    overrides = {
-        table: {key: value for key, value in keys.items() if value is not None} for table, keys in given.items()
-    }
-    return load_settings(file=find_settings(config, workdir), environ=os.environ, overrides=overrides, preset=preset)
 
 
 def _part(last_step: str) -> Callable[..., int]:
@@ -223,21 +208,9 @@ def _part(last_step: str) -> Callable[..., int]:
             "remote": {"mode": mode, "remote": remote},
         }
         day, only = o.parsed_date(as_of), o.parsed_symbols(symbols)
-        from vnfleet.cycle.weekly import run_cycle  # noqa: PLC0415 - torch loads only when needed
-        from vnfleet.settings import write_resolved  # noqa: PLC0415
-
-        settings = _settings(workdir, config, given, preset)
-        with watching(terminal) as observer:
-            week = run_cycle(
-                settings,
-                workdir=workdir,
-                as_of=day,
-                symbols=only,
-                last_step="report" if last_step == "cycle" else last_step,
-                observer=observer,
-                once_collected=lambda: write_resolved(settings, workdir / "configs"),
-            )
-        return _shown(terminal, week)
+        settings = o.settings_of(workdir, config, given, preset)
+        step = "report" if last_step == "cycle" else last_step
+        return _shown(terminal, run_week(terminal, settings, as_of=day, symbols=only, last_step=step))
 
     return run
 

@@ -21,6 +21,7 @@ from vnfleet.data.outcomes import forward_returns, outcome_frame
 from vnfleet.data.panel import Panel, PanelStore, Served
 from vnfleet.data.sources.base import RawHistory
 from vnfleet.data.universe import UniverseChoice, most_traded
+from vnfleet.evaluation.metrics import MIN_SYMBOLS
 from vnfleet.evaluation.splits import LIVE, Fold, SplitRule, live_fold, yearly_folds
 from vnfleet.features.cube import CUBE_KIND, FeatureCube, build_cube, cube_id_of, load_cube, save_cube
 from vnfleet.training.dataset import TrainingData
@@ -104,6 +105,11 @@ class WeekContext:
     def setting_id(self) -> str:
         """Identity of how folds and symbols are chosen: with the recipe, what is judged and released."""
         return short_id([asdict(self.config.split_rule), asdict(self.config.universe)])
+
+    @property
+    def min_symbols(self) -> int:
+        """Symbols a session needs for a rank IC: 30, or half the models of a small fleet."""
+        return min(MIN_SYMBOLS, max(2, self.config.universe.models // 2))
 
     def panel(self) -> Panel:
         """Return the judged prices up to `as_of`."""

@@ -33,7 +33,7 @@ from vnfleet.evaluation.leaks import FittedScaler, LeakCheck, LeakReport, Learne
 from vnfleet.evaluation.leaks.inputs import label_gap, scaler_provenance, universe
 from vnfleet.evaluation.leaks.plausible import MOST_RANK_IC, too_good_horizon, too_good_level, too_good_lightgbm
 from vnfleet.evaluation.leaks.scoring import entry_prices
-from vnfleet.evaluation.metrics import MIN_SYMBOLS, daily_rank_ic, primary_rows
+from vnfleet.evaluation.metrics import daily_rank_ic, primary_rows
 from vnfleet.evaluation.splits import Fold
 from vnfleet.trading.simulator import simulate
 from vnfleet.training.engines.local import is_finished
@@ -237,7 +237,7 @@ def _too_good(week: WeekContext, predictions: pl.DataFrame, candidate: str) -> I
     """Warn of walk-forward figures that no honest model has reached."""
     config, panel = week.config, week.panel()
     horizon = config.horizon_sessions
-    minimum = min(MIN_SYMBOLS, max(2, config.universe.models // 2))
+    minimum = week.min_symbols
     primary = primary_rows(predictions, {fold.fold_id: fold.universe for fold in week.judged_folds()})
     raced = primary.filter(pl.col("model_id").is_in([candidate, LIGHTGBM]), pl.col("horizon_sessions") == horizon)
     mine = raced.filter(pl.col("model_id") == candidate)

@@ -26,10 +26,9 @@ from vnfleet.core.ids import sha256_of_file
 from vnfleet.cycle.mirror import MirroredRelease, releases_there
 from vnfleet.cycle.wheel import NOTEBOOK_NAME, SETUP_NAME, build_wheel, notebook_text, setup_script
 from vnfleet.remote.entries import Entry
-from vnfleet.remote.rclone import RemoteAbsentError
+from vnfleet.remote.rclone import RemoteAbsentError, RemoteDamagedError
 from vnfleet.remote.transfer import Transfer
 
-HOME_NAME = "VN-Quant-Training"
 HOME_FOLDERS = ("data", "models", "checkpoints", "configs", "logs", "status")
 PROBES = "status/probes"
 _PINS = re.compile(r'^WHEEL_(NAME|SHA256) = "(.+)"$', re.MULTILINE)
@@ -162,6 +161,8 @@ def _missing(remote: Transfer, scratch: Path) -> tuple[str, ...]:
     except RemoteAbsentError:
         absent = [f"{folder}/ is not there" for folder in HOME_FOLDERS if not remote.exists(folder)]
         return (*absent, f"{SETUP_NAME} is not there: a Colab session has nothing to start from")
+    except RemoteDamagedError:
+        return (f"{SETUP_NAME} is damaged: it is no text, and a Colab session cannot start from it",)
     # With the script in place a folder that is not there was only never needed: object stores keep no empty ones.
     pinned = dict(_PINS.findall(script))
     wheel, target = pinned.get("NAME", ""), scratch / "wheel"

@@ -21,6 +21,7 @@ from vnfleet.core.errors import UsageError, VnfleetError
 from vnfleet.core.ids import sha256_of_file
 from vnfleet.core.sealed import MANIFEST_NAME
 from vnfleet.remote.entries import stay_inside
+from vnfleet.remote.obstacles import in_the_way
 from vnfleet.remote.transfer import Transfer
 
 SCOPES = ("configs", "logs", "reports")
@@ -117,7 +118,7 @@ class Sync:
             elif move.way in {"conflict", direction} or direction == "both":
                 moves.append(move)
         if not dry_run:
-            known |= self._send([move for move in moves if move.way == "up"])
+            known |= self._send([move for move in moves if move.way == "up"], there)
             came, refused = self._bring([move for move in moves if move.way == "down"], there)
             known |= came
             moves = [refused.get(move.path, move) for move in moves]
@@ -173,7 +174,13 @@ class Sync:
                     equal[path] = there[path].model_copy(update={"sha256": self._here[path][0]})
         return equal
 
-    def _send(self, moves: Sequence[Move]) -> dict[str, Known]:
+    def _send(self, moves: Sequence[Move], before: Mapping[str, Known]) -> dict[str, Known]:
+        # Looked at first: over WebDAV rclone would remove a folder with all it holds to make room for a file.
+        folders = {str(parent) for path in before for parent in PurePosixPath(path).parents}
+        for move in moves:
+            above = {str(parent) for parent in PurePosixPath(move.path).parents} & before.keys()
+            if above or move.path in folders:
+                raise in_the_way(*(above or {move.path}), is_folder=not above)
         for scope in SCOPES:
             files = sorted((_inside(move.path) for move in moves if _scope(move.path) == scope), key=_manifest_last)
             payload = [file for file in files if PurePosixPath(file).name != MANIFEST_NAME]

@@ -16,7 +16,9 @@ MIN_COVERED_FRAC = 0.9
 """This fraction of the primary symbols' rows must be forecast, so that nobody races on days of their own choice."""
 NEEDED = ("symbol", "session", "score")
 OPTIONAL = ("direction_prob", "expected_return_frac", "volatility_frac")
-_SAME_FRAC, _SAME_PLACES = 1e-5, 1.0
+_SAME_FRAC, _SAME_PLACES, _SWAPPED_FRAC = 1e-4, 1.0, 0.01
+"""Networks of 2 layers in float32 round by 2e-6 of their session's spread, of 8 layers by 1.4e-5."""
+_SAME_DIGITS = 2.0**-22  # of the number itself: the last two of float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +108,10 @@ def as_asked(frame: pl.DataFrame, asked: Asked, *, only_judged: bool) -> pl.Data
 def refuse_look_ahead(whole: pl.DataFrame, early: pl.DataFrame, last: date, where: str) -> None:
     """Refuse forecasts up to `last` that differ from those made without the sessions after it.
 
-    What rounding does is allowed, row by row: a millionth of the number itself, or of its session's median size where
-    that is larger (a number near 0 is the difference of others), as long as it stays on its side of 0 (a probability:
-    of one half) and within one place of its rank in its session. Raises `UsageError`.
+    What rounding of float32 does is allowed: a ten-thousandth of the number's distance from the middle of its session,
+    or of the median distance where that is larger, and the last digits of the number itself; as long as it stays within
+    one place of its rank in its session, and 99 rows in 100 keep theirs and their side of 0 (a probability: of one
+    half): only near ties may swap. Level and unit of the numbers do not matter. Raises `UsageError`.
     """
     keys, numbers = ["symbol", "session"], ["score", *OPTIONAL]
     before = whole.filter(pl.col("session") <= last).select(*keys, *numbers)
@@ -129,11 +132,14 @@ def _differs(name: str) -> pl.Expr:
     """Return whether column `name` is another number than `name`_early, beyond rounding."""
     now, then = pl.col(name), pl.col(f"{name}_early")
     mark = 0.5 if name == "direction_prob" else 0.0
-    size = pl.max_horizontal(then.abs(), then.abs().median().over("session"))
-    other_size = (now - then).abs() > _SAME_FRAC * size
+    distance = (then - then.median()).abs()
+    spread = pl.max_horizontal(distance, distance.median()).over("session")
+    other_size = (now - then).abs() > _SAME_FRAC * spread + _SAME_DIGITS * then.abs()
     other_side = (now >= mark) != (then >= mark)
-    other_place = (now.rank().over("session") - then.rank().over("session")).abs() > _SAME_PLACES
-    differs = pl.any_horizontal(other_size, other_side, other_place).fill_null(value=False)
+    places = (now.rank() - then.rank()).abs().over("session")
+    swapped = other_side | (places > 0.0)
+    other_place = (places > _SAME_PLACES) | (swapped & (swapped.mean() > _SWAPPED_FRAC))
+    differs = pl.any_horizontal(other_size, other_place).fill_null(value=False)
     return differs | (now.is_null() != then.is_null())
 
 

@@ -1,4 +1,4 @@
-"""Is a Sharpe ratio more than luck and search? Probabilistic and deflated Sharpe, track record, drawdown at a target.
+"""Is a Sharpe ratio more than luck and search? Probabilistic and deflated Sharpe, drawdown at a target.
 
 All functions take returns of consecutive sessions in order, fractions, without NaN (`ValueError` otherwise, and under 3
 sessions). Sharpe ratios are per session inside, mean over standard deviation (ddof 1), no risk-free rate; a name ending
@@ -62,23 +62,6 @@ def deflated_sharpe(returns_T: ArrayLike, *, num_trials: int, trial_sharpe_sd: f
     moments = _Moments.of(returns_T)
     sharpe_sd = 1 / math.sqrt(moments.num_sessions - 1) if trial_sharpe_sd is None else trial_sharpe_sd
     return _probability_above(moments, expected_max_sharpe(num_trials, sharpe_sd))
-
-
-def minimum_track_record_sessions(
-    returns_T: ArrayLike, *, benchmark_sharpe_252: float = 0.0, confidence: float = 0.95
-) -> int | None:
-    """Return how many sessions of such returns prove a Sharpe ratio above the benchmark at `confidence`.
-
-    1 + (1 - skew SR + (kurtosis - 1) / 4 SR^2) (z / (SR - SR*))^2, rounded up; None when the observed Sharpe ratio is
-    not above the benchmark: then no length of the same would prove anything.
-    """
-    if not 0.5 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0.5 and 1, found {confidence}")
-    moments = _Moments.of(returns_T)
-    edge = moments.sharpe - benchmark_sharpe_252 / math.sqrt(SESSIONS_PER_YEAR)
-    if edge <= 0:
-        return None
-    return math.ceil(1 + moments.sharpe_variance * (float(ndtri(confidence)) / edge) ** 2)
 
 
 def drawdown_at_volatility(returns_T: ArrayLike, *, target_volatility_frac: float) -> float:

@@ -94,35 +94,6 @@ def paired_difference(
     return PairedDifference(observed, low, high, (1 + at_least) / (1 + num_resamples))
 
 
-def paired_pvalue(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> float:
-    """Return the one-sided p-value that a is better than b; see `paired_difference`."""
-    return paired_difference(a, b, seed=seed).p_one_sided
-
-
-def statistic_interval(
-    sums_TK: ArrayLike,
-    statistic: Statistic,
-    *,
-    block_sessions: int = BLOCK_SESSIONS,
-    num_resamples: int = NUM_RESAMPLES,
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return (low, high) of one figure that follows from the totals of several daily sums, such as an ICIR or an MCC.
-
-    `statistic` maps totals [R, K] to the figure [R]; see `statistic_intervals`.
-    """
-    low_M, high_M = statistic_intervals(
-        sums_TK,
-        lambda totals_RK: statistic(totals_RK)[:, None],
-        block_sessions=block_sessions,
-        num_resamples=num_resamples,
-        confidence=confidence,
-        seed=seed,
-    )
-    return float(low_M[0]), float(high_M[0])
-
-
 def statistic_intervals(
     sums_TK: ArrayLike,
     statistics: Statistic,

@@ -14,7 +14,7 @@ embargo is caution).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import pairwise
@@ -65,26 +65,6 @@ class Fold:
         """Return the fold as JSON values; ranges become ``[start, stop]``."""
         ranges = {name: [getattr(self, name).start, getattr(self, name).stop] for name in _PARTS}
         return {"fold_id": self.fold_id, **ranges, "universe": list(self.universe)}
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, object]) -> Fold:
-        """Return the fold that `to_record` wrote; raises `BadDataError` on anything else."""
-        expected = ("fold_id", *_PARTS, "universe")
-        if set(record) != set(expected):
-            raise BadDataError("a fold record has other fields", expected=list(expected), found=sorted(record))
-        fold_id, universe = record["fold_id"], record["universe"]
-        if not isinstance(fold_id, str):
-            raise BadDataError("a fold record has a wrong fold_id", expected="text", found=fold_id)
-        if not isinstance(universe, list | tuple):
-            raise BadDataError("a fold record has a wrong universe", expected="a list of symbols", found=universe)
-        symbols = tuple(symbol for symbol in universe if isinstance(symbol, str))
-        if len(symbols) != len(universe):
-            raise BadDataError("a fold record has a wrong universe", expected="a list of symbols", found=universe)
-        train, valid, refit, test = (_range_of(record[name], name) for name in _PARTS)
-        try:
-            return cls(fold_id=fold_id, train=train, valid=valid, refit=refit, test=test, universe=symbols)
-        except ValueError as error:
-            raise BadDataError("a fold record contradicts itself", found=str(error)) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,11 +210,3 @@ def _check(sessions: Sequence[date]) -> None:
             raise BadDataError(
                 "sessions are not strictly ascending", expected=f"a session after {earlier}", found=later
             )
-
-
-def _range_of(value: object, name: str) -> range:
-    if isinstance(value, list | tuple) and len(value) == 2:
-        start, stop = value
-        if type(start) is int and type(stop) is int:
-            return range(start, stop)
-    raise BadDataError(f"a fold record has a wrong {name}", expected="[start, stop]", found=value)

@@ -173,14 +173,6 @@ def settlement(session: date) -> Settlement:
     return _in_force(_SETTLEMENT, session)
 
 
-def settlement_delay_sessions(session: date) -> int:
-    """Return how many sessions after the purchase shares bought on `session` may first be sold.
-
-    2 from 2022-08-29 (at the *close* of t+2: they arrive at noon), 3 before (from the open of t+3).
-    """
-    return settlement(session).delay_sessions
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
     """What trading costs, as fractions of the traded value.

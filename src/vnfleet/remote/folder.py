@@ -29,6 +29,7 @@ from vnfleet.remote.entries import (
     stay_inside,
 )
 from vnfleet.remote.mounts import flush, flush_folder, refusals, walk
+from vnfleet.remote.obstacles import in_the_way
 from vnfleet.remote.patterns import Pattern, copies_of
 from vnfleet.remote.progress import Meter, Told, parse_bandwidth
 from vnfleet.remote.rclone import RemoteAbsentError, RemoteUnavailableError
@@ -187,6 +188,7 @@ class FolderTransfer:
 
     def _write_whole(self, target: Path, write: Callable[[Path], None]) -> None:
         """Create `target` through a temporary file beside it."""
+        self._must_be_free(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}{TMP_MARK}{uuid.uuid4().hex[:8]}")
         try:
@@ -196,6 +198,16 @@ class FolderTransfer:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+    def _must_be_free(self, target: Path) -> None:
+        """Refuse to write where a folder of that name stands, or a file in the place of its folder."""
+        if target.is_dir():
+            raise in_the_way(target, is_folder=True)
+        if target.parent.is_dir():
+            return
+        for parent in target.relative_to(self.root).parents:
+            if (self.root / parent).is_file():
+                raise in_the_way(self.root / parent, is_folder=False)
 
     def _rename(self, source: Path, target: Path) -> None:
         """Rename and look whether it happened: mounts lose renames, and Windows refuses while someone reads."""

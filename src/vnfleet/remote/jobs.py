@@ -185,13 +185,6 @@ class Mailbox:
                 continue
         return tuple(jobs)
 
-    def is_open(self, job_id: str) -> bool:
-        """Return whether units of a job may be claimed right now."""
-        try:
-            return JobState.model_validate_json(self.remote.read_text(f"jobs/{job_id}/state.json")).state == "open"
-        except (ValidationError, RemoteAbsentError, RemoteDamagedError):
-            return False
-
     def report(self, status: WorkerStatus) -> None:
         """Publish the status of a worker."""
         self.remote.write_text(f"{WORKERS}/{status.worker_id}.json", status.model_dump_json())

@@ -81,6 +81,10 @@ _NO_ANSWER = _cause(
     "check the network, then run again: nothing is lost",
     RemoteUnavailableError,
 )
+WRONG_KEY_FIX = (
+    "put the password (and password2, the salt) that the folder was written with into `rclone config`, remote "
+    "<remote>; for a folder of its own name another place under that remote's `remote =`"
+)
 # In order: the first expression that matches decides. A network that fails while a login is renewed is a network fault.
 _CAUSES = (
     _cause(
@@ -94,6 +98,13 @@ _CAUSES = (
         Fault.FINAL,
         "rclone's configuration is locked with a password",
         "set RCLONE_CONFIG_PASS to that password, then run again",
+    ),
+    _cause(
+        r"failed to authenticate decrypted block",
+        Fault.PASSING,
+        "a file on the remote cannot be decrypted: it is damaged, or written with another crypt password or salt",
+        WRONG_KEY_FIX,
+        RemoteUnavailableError,
     ),
     _cause(
         r"do not have storage quota",
@@ -240,9 +251,18 @@ def as_error(fault: Fault, messages: tuple[str, ...], where: str, *, downloading
             "the disk of this computer is full", where=place, found=found, fix="free some space, then run again"
         )
     cause = _cause_of(text) or _NO_ANSWER
+    return cause.error(cause.what, where=place, found=found, fix=with_name(cause.fix, place))
+
+
+def is_known(text: str) -> bool:
+    """Return whether rclone's words `text` tell a cause that has a name here."""
+    return _cause_of(text) is not None
+
+
+def with_name(fix: str, place: str) -> str:
+    """Return `fix` with the name of the remote `place` in it."""
     name = re.match(r"([\w. -]+):", place)
-    fix = cause.fix.replace("<remote>", name[1] if name else "<remote>")
-    return cause.error(cause.what, where=place, found=found, fix=fix)
+    return fix.replace("<remote>", name[1] if name else "<remote>")
 
 
 def without_secrets(text: str) -> str:

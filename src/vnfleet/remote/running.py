@@ -118,13 +118,18 @@ class Rclone:
 
     def answer(self, command: Sequence[str]) -> bytes:
         """Run a short command, the remote path last; return what it printed."""
-        return self._until_done(lambda: self._answer_once(command), command[-1])
+        return self.answer_and_notices(command)[0]
+
+    def answer_and_notices(self, command: Sequence[str]) -> tuple[bytes, tuple[str, ...]]:
+        """Run a short command, the remote path last; return what it printed, and what it remarked by the way."""
+        ended = self._until_done(lambda: self._answer_once(command), command[-1])
+        return ended.output, ended.messages
 
     def carry(self, command: Sequence[str], *, downloading: bool = False) -> None:
         """Run a command that moves files, telling how far it is; the time limit starts again with every byte moved."""
         self._until_done(lambda: self._carry_once(command), command[-2 if downloading else -1], downloading=downloading)
 
-    def _until_done(self, once: Callable[[], _Ended], where: str, *, downloading: bool = False) -> bytes:
+    def _until_done(self, once: Callable[[], _Ended], where: str, *, downloading: bool = False) -> _Ended:
         attempt = 1
         messages: tuple[str, ...]
         while True:
@@ -136,7 +141,7 @@ class Rclone:
                 raise cannot_run(self._binary, error) from error
             else:
                 if ended.exit_code == 0:
-                    return ended.output
+                    return ended
                 messages, fault = ended.messages, classify(ended.exit_code, ended.messages)
             if fault in (Fault.ABSENT, Fault.FINAL) or attempt >= self._patience.attempts:
                 raise as_error(fault, messages, where, downloading=downloading)

@@ -6,17 +6,19 @@ remotes without hashes `rclone check` reports success on corrupted data.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from pydantic import ValidationError
 
 from vnfleet.core.errors import RemoteError, UsageError
-from vnfleet.remote.answers import LISTING, STAT, Abilities, About
+from vnfleet.remote.answers import LISTING, STAT, Abilities, About, Listed
+from vnfleet.remote.crypt import must_decrypt
 from vnfleet.remote.entries import (
     MAX_TEXT_BYTES,
     Entry,
@@ -27,23 +29,15 @@ from vnfleet.remote.entries import (
     not_the_root,
     stay_inside,
 )
-from vnfleet.remote.progress import Told, TransferProgress, parse_bandwidth
+from vnfleet.remote.obstacles import in_the_way, may_be_in_the_way, obstacle
+from vnfleet.remote.progress import Told, parse_bandwidth
 from vnfleet.remote.rclone import RemoteAbsentError, find_rclone, rclone_version, without_secrets
 from vnfleet.remote.running import Patience, Rclone
 
-__all__ = [
-    "MAX_TEXT_BYTES",
-    "Entry",
-    "Patience",
-    "RcloneTransfer",
-    "Space",
-    "Transfer",
-    "TransferProgress",
-    "is_leftover",
-    "stay_inside",
-]
+__all__ = ["Patience", "RcloneTransfer", "Transfer"]
 
 _MOST_COPIES = 16
+_MOST_LOOKS = 8  # at files that did not arrive, for what stands in their way
 # Always send. Without hashes rclone skips a changed file of equal size, and our status files often have equal size.
 _ALWAYS = "--ignore-times"
 # Skip what is there with an equal hash; without a hash rclone would compare sizes only, so this needs `_has_hashes`.
@@ -147,6 +141,7 @@ class RcloneTransfer:
             )
         parse_bandwidth(bandwidth_limit)
         self.remote = remote
+        self._decrypts = False
         found = binary or find_rclone()
         rclone_version(found)
         self._rclone = Rclone(
@@ -156,7 +151,8 @@ class RcloneTransfer:
     def put_file(self, source: Path, name: str) -> None:
         """Upload one file as `name`, over whatever is there."""
         must_be_here(source)
-        self._rclone.carry(["copyto", _ALWAYS, str(source), self._at(name)])
+        with self._uploading(lambda: (name,)):
+            self._rclone.carry(["copyto", _ALWAYS, str(source), self._at(name)])
 
     def get_file(self, name: str, target: Path) -> None:
         """Download one file to `target`."""
@@ -168,7 +164,8 @@ class RcloneTransfer:
         for file in files:
             stay_inside(file)
             must_be_here(source / file)
-        self._copy(str(source), self._at(name), files, downloading=False)
+        with self._uploading(lambda: self._missing(name, files)):
+            self._copy(str(source), self._at(name), files, downloading=False)
 
     def get_folder(self, name: str, target: Path, files: Sequence[str]) -> None:
         """Download the listed `files` of the folder `name` into `target`; absent ones are left out silently."""
@@ -182,23 +179,21 @@ class RcloneTransfer:
         try:
             answer = self._rclone.answer([*command, self._at(name)])
         except RemoteAbsentError:
-            return ()
+            answer = b"[]"
         try:
             listed = LISTING.validate_json(answer)
         except ValidationError as error:
             raise RemoteError("rclone gave a listing that cannot be read", where=self._shown(name)) from error
+        if listed:
+            self._decrypts = True
+        self._must_decrypt()
         entries = [Entry(path=one.Path, size_bytes=one.Size, modified=one.ModTime) for one in listed]
         kept = (entry for entry in entries if leftovers or not is_leftover(entry.path))
         return tuple(sorted(kept, key=lambda entry: (entry.path, entry.modified, entry.size_bytes)))
 
     def exists(self, name: str) -> bool:
         """Return whether a file or folder `name` is there."""
-        try:
-            found = STAT.validate_json(self._rclone.answer(["lsjson", "--stat", self._at(name)]).strip() or b"null")
-        except RemoteAbsentError:
-            return False
-        except ValidationError as error:
-            raise RemoteError("rclone gave an answer that cannot be read", where=self._shown(name)) from error
+        found = self._stat(name)
         if found is not None and found.IsDir and self._abilities.Features.BucketBased:
             # An object store calls every path a folder; it is one when something lies below it.
             return (
@@ -225,10 +220,12 @@ class RcloneTransfer:
         with tempfile.TemporaryDirectory(prefix="vnfleet-") as folder:
             source = Path(folder) / "text"
             source.write_bytes(text.encode())
-            self._rclone.answer(["copyto", _ALWAYS, str(source), self._at(name)])
+            with self._uploading(lambda: (name,)):
+                self._rclone.answer(["copyto", _ALWAYS, str(source), self._at(name)])
 
     def make_folder(self, name: str) -> None:
         """Create a folder with its parents; nothing happens on object stores."""
+        self._must_decrypt()
         self._rclone.answer(["mkdir", self._at(name)])
 
     def delete(self, name: str) -> None:
@@ -268,6 +265,43 @@ class RcloneTransfer:
             raise RemoteError(
                 "rclone told its abilities in words that cannot be read", where=self._shown(".")
             ) from error
+
+    def _stat(self, name: str) -> Listed | None:
+        try:
+            return STAT.validate_json(self._rclone.answer(["lsjson", "--stat", self._at(name)]).strip() or b"null")
+        except RemoteAbsentError:
+            return None
+        except ValidationError as error:
+            raise RemoteError("rclone gave an answer that cannot be read", where=self._shown(name)) from error
+
+    def _must_decrypt(self) -> None:
+        """Look once, before anything is written or taken for empty, whether the password of a crypt remote fits."""
+        if not self._decrypts:
+            must_decrypt(self._rclone, self.remote)
+            self._decrypts = True
+
+    @contextlib.contextmanager
+    def _uploading(self, doubtful: Callable[[], Sequence[str]]) -> Iterator[None]:
+        """Say what stands in the way of an upload that was refused; `doubtful` names the files to look at."""
+        self._must_decrypt()
+        try:
+            yield
+        except RemoteError as error:
+            found = None
+            if may_be_in_the_way(error):
+                with contextlib.suppress(RemoteError):  # the first error is the one to tell
+                    found = obstacle(doubtful(), self._is_folder)
+            if found is None:
+                raise
+            raise in_the_way(self._shown(found[0]), is_folder=found[1]) from error
+
+    def _missing(self, name: str, files: Sequence[str]) -> tuple[str, ...]:
+        there = {entry.path for entry in self.list(name)}
+        return tuple(f"{name}/{file}" for file in files if file not in there)[:_MOST_LOOKS]
+
+    def _is_folder(self, name: str) -> bool | None:
+        found = self._stat(name)
+        return None if found is None else found.IsDir
 
     def _must_be_there(self, name: str) -> None:
         """Raise `RemoteAbsentError` where rclone would not: on an object store it takes what is absent for empty."""

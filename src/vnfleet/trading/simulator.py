@@ -147,7 +147,6 @@ def simulate(
     actions: pl.DataFrame | None = None,
     first: date | None = None,
     last: date | None = None,
-    rules: Rules = ALL_RULES,
 ) -> SimulationResult:
     """Run an account that follows `score` of one model at one horizon from session `first` to `last`.
 
@@ -155,12 +154,11 @@ def simulate(
     with `last` (by default the session after the last prediction, or the panel's last).
 
     actions : `CORPORATE_SCHEMA`, which tells dividends in cash from issues of shares; None: all steps are shares.
-    rules : which rules of the market are met.
 
     Raises `BadDataError` for several models or horizons, or for predictions that do not fit the panel, and `UsageError`
     when the range holds fewer than two sessions.
     """
-    return planned(panel, predictions, policy, terms=terms, actions=actions, first=first, last=last).carried_out(rules)
+    return planned(panel, predictions, policy, terms=terms, actions=actions, first=first, last=last).carried_out()
 
 
 def planned(

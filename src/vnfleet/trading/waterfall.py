@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
 
 import polars as pl
 
-from vnfleet.data.panel import Panel
-from vnfleet.trading.portfolio import TopKPolicy
-from vnfleet.trading.simulator import AccountTerms, planned
+from vnfleet.trading.simulator import PlannedAccount
 from vnfleet.trading.venue import Rules
 
 WATERFALL_SCHEMA: dict[str, pl.DataType] = {
@@ -33,24 +30,12 @@ RULE_WORDS = {
 _IDEAL_WORDS = "the same orders in the same auctions, with none of the market's rules"
 
 
-def waterfall(
-    panel: Panel,
-    predictions: pl.DataFrame,
-    policy: TopKPolicy,
-    *,
-    terms: AccountTerms | None = None,
-    actions: pl.DataFrame | None = None,
-    first: date | None = None,
-    last: date | None = None,
-) -> pl.DataFrame:
-    """Return `WATERFALL_SCHEMA`: the ideal account, then one row for each rule added; the last is `simulate`'s account.
+def waterfall(plan: PlannedAccount) -> pl.DataFrame:
+    """Return `WATERFALL_SCHEMA`: the ideal account, then one row for each rule added; the last meets them all.
 
     cost_frac : what the rule took from the annual return of the row above (negative where it helped by chance), 0 in
         the first row. How much a rule costs depends on those added before it. Null where an account is too short.
-
-    Arguments and errors are those of `vnfleet.trading.simulator.simulate`.
     """
-    plan = planned(panel, predictions, policy, terms=terms, actions=actions, first=first, last=last)
     rules = NO_RULES
     rows = [(IDEAL, _IDEAL_WORDS, plan.carried_out(rules).metrics)]
     for name, words in RULE_WORDS.items():

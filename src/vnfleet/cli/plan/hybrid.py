@@ -7,29 +7,28 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from vnfleet.cli.options import parsed_date, settings_of
 from vnfleet.cli.plan.running import (
     collected_features,
-    day_of,
-    guarded,
     on_cpu,
     parser_of,
-    settings_of,
+    run_script,
     symbols_of,
     validated,
     workdir_of,
 )
-from vnfleet.cli.terminal import Terminal, watching
+from vnfleet.cli.terminal import Terminal
+from vnfleet.cli.week import run_week
 from vnfleet.core.errors import BadDataError, ExitCode, UsageError
 from vnfleet.core.sealed import Manifest
 from vnfleet.cycle.config import CycleConfig
 from vnfleet.cycle.drive import name_on_remote, upload_package
-from vnfleet.cycle.weekly import Week, run_cycle
+from vnfleet.cycle.weekly import Week
 from vnfleet.cycle.wheel import NOTEBOOK_NAME
 from vnfleet.cycle.workdir import Folders
 from vnfleet.data.package import Package
 from vnfleet.model.artifact import ARTIFACT_SUFFIX
 from vnfleet.remote.opening import open_remote
-from vnfleet.settings import write_resolved
 
 MODES = ("local_cpu", "colab_gpu", "hybrid", "validation")
 _EXAMPLE = "python scripts/hybrid_training_orchestrator.py --mode hybrid --symbols HPG VCB FPT MWG SAB MSN VNM VJC"
@@ -81,9 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "trained by workers; validation: train nothing, judge the files in models/",
     )
     parser.add_argument("--schedule", choices=("immediate",), default="immediate", help="when: now")
-    given = parser.parse_args(arguments)
-    workdir = workdir_of(given.workdir)
-    return guarded(lambda terminal: _run(terminal, given, workdir), workdir)
+    return run_script(parser, arguments, _run)
 
 
 def _run(terminal: Terminal, given: argparse.Namespace, workdir: Path) -> int:
@@ -100,16 +97,13 @@ def _run(terminal: Terminal, given: argparse.Namespace, workdir: Path) -> int:
             f"trained through {config.remote.remote}: on Colab open {NOTEBOOK_NAME} there and run all, elsewhere "
             f"vnfleet worker --remote {config.remote.remote}; what no worker takes is trained here"
         )
-    with watching(terminal) as observer:
-        week = run_cycle(
-            config,
-            workdir=workdir,
-            as_of=day_of(given.as_of),
-            symbols=symbols,
-            last_step="train" if given.mode == "colab_gpu" else "report",
-            observer=observer,
-            once_collected=lambda: write_resolved(config, workdir / "configs"),
-        )
+    week = run_week(
+        terminal,
+        config,
+        as_of=parsed_date(given.as_of),
+        symbols=symbols,
+        last_step="train" if given.mode == "colab_gpu" else "report",
+    )
     return _told(terminal, week)
 
 

@@ -7,17 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from vnfleet.cli.options import parsed_date, settings_of
 from vnfleet.cli.plan.running import (
     PLAN_SYMBOLS,
     collected_features,
-    day_of,
-    guarded,
     on_cpu,
     parser_of,
-    settings_of,
+    run_script,
     symbols_of,
     validated,
-    workdir_of,
 )
 from vnfleet.cli.terminal import Terminal, watching
 from vnfleet.core.errors import BadDataError, UsageError
@@ -26,7 +24,6 @@ from vnfleet.cycle.config import CycleConfig, preset_config
 from vnfleet.cycle.own_models import featured_week, refuse_unknown, train_own_models
 from vnfleet.cycle.workdir import Folders
 from vnfleet.features.cube import FeatureCube
-from vnfleet.settings import Tables
 
 EPOCHS, BATCH_SIZE, ACCUMULATION = 50, 4, 8  # the plan's recipe for a CPU
 _EXAMPLE = "python scripts/local_cpu_training.py --symbols FPT VCB HPG --epochs 50 --batch-size 4"
@@ -51,9 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--optimize-inference", action="store_true", help="measure the fastest way to forecast here, and keep to it"
     )
-    given = parser.parse_args(arguments)
-    workdir = workdir_of(given.workdir)
-    return guarded(lambda terminal: _run(terminal, given, workdir), workdir)
+    return run_script(parser, arguments, _run)
 
 
 def _run(terminal: Terminal, given: argparse.Namespace, workdir: Path) -> int:
@@ -71,7 +66,7 @@ def _run(terminal: Terminal, given: argparse.Namespace, workdir: Path) -> int:
         return code
     config = cpu_config(workdir, given.config, epochs=given.epochs, batch_size=given.batch_size)
     with watching(terminal) as observer:
-        week = featured_week(workdir, config=config, as_of=day_of(given.as_of), observer=observer)
+        week = featured_week(workdir, config=config, as_of=parsed_date(given.as_of), observer=observer)
         refuse_unknown(symbols, week.cube().symbols)
         paths = train_own_models(week, symbols)
     terminal.say(f"{len(paths)} models in {folders.models}, prices to {week.as_of}")
@@ -90,12 +85,11 @@ def cpu_config(
     """
     plan = preset_config("plan")
     training = replace(plan.training, max_epochs=EPOCHS, chunk_sessions=BATCH_SIZE, accumulation=ACCUMULATION)
-    wanted = {"max_epochs": epochs, "chunk_sessions": batch_size}
-    overrides: Tables = {
+    overrides: dict[str, dict[str, object | None]] = {
         "model": {"attention": "window"},
-        "training": {"strategy": "separate", **{key: value for key, value in wanted.items() if value is not None}},
+        "training": {"strategy": "separate", "max_epochs": epochs, "chunk_sessions": batch_size},
     }
-    return on_cpu(settings_of(workdir, file, overrides=overrides, base=replace(plan, training=training)))
+    return on_cpu(settings_of(workdir, file, overrides, base=replace(plan, training=training)))
 
 
 def _optimise(terminal: Terminal, folders: Folders, symbols: Sequence[str], cube: FeatureCube | None) -> None:

@@ -7,8 +7,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from vnfleet.cli.options import parsed_symbols
-from vnfleet.cli.plan.running import settings_of
+from vnfleet.cli.options import parsed_symbols, settings_of
 from vnfleet.core.clock import Clock
 from vnfleet.core.errors import UsageError
 from vnfleet.cycle.config import CycleConfig

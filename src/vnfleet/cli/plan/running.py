@@ -6,12 +6,11 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
-from vnfleet.cli.options import parsed_date, parsed_symbols
+from vnfleet.cli.options import parsed_symbols
 from vnfleet.cli.terminal import Terminal
 from vnfleet.core.atomic import in_words
 from vnfleet.core.errors import ExitCode, UsageError, VnfleetError
@@ -21,7 +20,6 @@ from vnfleet.cycle.own_models import featured_week
 from vnfleet.cycle.runner import SilentObserver, latest_cycle
 from vnfleet.cycle.workdir import Folders
 from vnfleet.features.cube import FeatureCube
-from vnfleet.settings import Tables, find_settings, load_settings
 
 PLAN_SYMBOLS = ("FPT", "VCB", "HPG")
 WORKDIR_VARIABLE = "VNFLEET_WORKDIR"
@@ -48,17 +46,15 @@ def symbols_of(words: list[str] | None) -> tuple[str, ...]:
     return parsed_symbols(None if words is None else " ".join(words))
 
 
-def day_of(text: str | None) -> date | None:
-    """Return the day of ``--as-of``."""
-    return parsed_date(text)
-
-
-def settings_of(
-    workdir: Path, config: Path | None = None, *, overrides: Tables | None = None, base: CycleConfig | None = None
-) -> CycleConfig:
-    """Return the settings that hold in `workdir`; `overrides` win, `base` are the defaults."""
-    file = find_settings(config, workdir)
-    return load_settings(file=file, environ=os.environ, overrides=overrides, base=base)
+def run_script(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    work: Callable[[Terminal, argparse.Namespace, Path], int],
+) -> int:
+    """Read the command line and do a script's `work` in its workdir; return the exit code."""
+    given = parser.parse_args(arguments)
+    workdir = workdir_of(given.workdir)
+    return guarded(lambda terminal: work(terminal, given, workdir), workdir)
 
 
 def guarded(work: Callable[[Terminal], int], workdir: Path) -> int:

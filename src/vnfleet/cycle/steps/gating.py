@@ -14,7 +14,7 @@ from vnfleet.cycle.context import WeekContext
 from vnfleet.cycle.runner import Facts, Runner, StepOutcome, StepResult, StepSpec
 from vnfleet.cycle.steps.champion import Champion, validation_history
 from vnfleet.cycle.steps.forecasting import live_baseline
-from vnfleet.cycle.steps.judging import min_symbols_of, read_scores
+from vnfleet.cycle.steps.judging import read_scores
 from vnfleet.cycle.steps.proving import Proven, read_proven
 from vnfleet.cycle.steps.trading import (
     CHAMPION,
@@ -172,7 +172,7 @@ def _contested(bench: _Bench, champion: Champion | None, plan: PlanPolicyReport)
     week, evaluated = bench.week, bench.evaluated
     daily, model_ids = read_scores(evaluated).daily_ic, model_ids_of(evaluated)
     if champion is not None:
-        old = daily_rank_ic(known_to(week, champion.predictions), week.outcomes(), min_symbols=min_symbols_of(week))
+        old = daily_rank_ic(known_to(week, champion.predictions), week.outcomes(), min_symbols=week.min_symbols)
         daily = pl.concat([daily, old])
     candidate = better_strategy(evaluated)
     accounts = {name: bench.account(name) for name in BASELINE_NAMES}

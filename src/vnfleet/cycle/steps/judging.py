@@ -17,7 +17,7 @@ from vnfleet.cycle.steps.forecasting import FORECAST_KIND, PREDICTIONS_NAME, For
 from vnfleet.cycle.trials import record_trial
 from vnfleet.cycle.user_model import user_model_identity
 from vnfleet.data.universe import median_traded_values
-from vnfleet.evaluation.metrics import MIN_SYMBOLS, daily_rank_ic, monthly_rank_ic, primary_rows, summarise
+from vnfleet.evaluation.metrics import daily_rank_ic, monthly_rank_ic, primary_rows, summarise
 from vnfleet.evaluation.reliability import reliability, selective
 from vnfleet.evaluation.scorecard import liquidity_terciles, scorecard
 from vnfleet.evaluation.symbols import shrunk_symbols
@@ -134,7 +134,7 @@ def variants(week: WeekContext) -> tuple[Variant, ...]:
 
 
 def _scores(week: WeekContext, predictions: pl.DataFrame, primary: pl.DataFrame) -> Scores:
-    outcomes, minimum = week.outcomes(), min_symbols_of(week)
+    outcomes, minimum = week.outcomes(), week.min_symbols
     daily = daily_rank_ic(primary, outcomes, min_symbols=minimum)
     sectors = week.panel().listings.filter(pl.col("sector") != "").select("symbol", group="sector")
     cards = [
@@ -153,11 +153,6 @@ def _scores(week: WeekContext, predictions: pl.DataFrame, primary: pl.DataFrame)
         selective=selective(primary, outcomes),
         symbols=shrunk_symbols(primary, outcomes),
     )
-
-
-def min_symbols_of(week: WeekContext) -> int:
-    """Return how many symbols a session needs for a rank IC: 30, or half the models of a small fleet."""
-    return min(MIN_SYMBOLS, max(2, week.config.universe.models // 2))
 
 
 def _terciles(week: WeekContext) -> pl.DataFrame:

@@ -105,15 +105,16 @@ def plan_of_week(folder: Path, week: WeekContext, cube_id: str, folds_facts: Fac
     )
 
 
-def with_fewer_seeds(plan: PlanOfWork, num_seeds: int) -> PlanOfWork:
-    """Return the plan with only so many members, written down so that a resumed week keeps to it.
+def with_fewer_seeds(plan: PlanOfWork, num_seeds: int, units: Sequence[WorkUnit]) -> PlanOfWork:
+    """Return the plan of `units` with only so many members, written down so that a resumed week keeps to it.
 
     Units of a member do not depend on how many there are: what is finished stays.
     """
     record = read_work(plan.path, plan.key)
     assert record is not None, "a plan of work is written down before anything is trained"
-    lowered = record.model_copy(update={"budget": dataclasses.replace(record.budget, num_seeds=num_seeds)})
-    write_work(plan.path, lowered)
+    budget = dataclasses.replace(record.budget, num_seeds=num_seeds)
+    kept = tuple(unit.unit_id for unit in units if unit.seed < num_seeds)
+    write_work(plan.path, record.model_copy(update={"budget": budget, "unit_ids": kept}))
     training = dataclasses.replace(plan.recipe.training, num_seeds=num_seeds)
     words = f"{plan.words}; {num_seeds} seed{'s' if num_seeds > 1 else ''} only, to end in time without workers"
     return dataclasses.replace(plan, recipe=dataclasses.replace(plan.recipe, training=training), words=words)

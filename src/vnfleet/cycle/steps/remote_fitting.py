@@ -68,7 +68,7 @@ def trained_remotely(
     if not back.open_units or not plan.seconds_per_step:
         return plan, words
     seeds = seeds_that_fit(units, back.open_units, seconds_here=seconds_here, seconds=max(0.0, seconds))
-    return (plan if seeds >= plan.recipe.training.num_seeds else with_fewer_seeds(plan, seeds)), words
+    return (plan if seeds >= plan.recipe.training.num_seeds else with_fewer_seeds(plan, seeds, units)), words
 
 
 def how_to_help(remote: str, num_units: int) -> str:

@@ -14,7 +14,7 @@ from vnfleet.cycle.runner import Runner, StepOutcome, StepResult, StepSpec
 from vnfleet.cycle.steps.champion import Champion
 from vnfleet.cycle.steps.evidence import QUALITY_ROWS, QUALITY_SYMBOLS
 from vnfleet.cycle.steps.gating import read_decision
-from vnfleet.cycle.steps.judging import min_symbols_of, read_scores
+from vnfleet.cycle.steps.judging import read_scores
 from vnfleet.cycle.steps.proving import Proven, read_proven
 from vnfleet.cycle.steps.releasing import read_predictions
 from vnfleet.cycle.steps.trading import (
@@ -90,7 +90,7 @@ def _inputs(
     names = [(model_id, _NAMES.get(name, name)) for name, model_id in model_ids.items()]
     serving_id = model_ids.get(decision.serving) or model_ids[better_strategy(evaluated)]
     if champion is not None and not champion.is_of(week):
-        minimum = min_symbols_of(week)
+        minimum = week.min_symbols
         past, known = known_to(week, champion.predictions), week.outcomes()
         summary = pl.concat([summary, summarise(past, known, min_symbols=minimum)])
         monthly = pl.concat([monthly, monthly_rank_ic(daily_rank_ic(past, known, min_symbols=minimum))])

@@ -22,7 +22,7 @@ from vnfleet.releases.plan_null import null_pass_shares
 from vnfleet.releases.plan_policy import NullShares
 from vnfleet.trading.benchmarks import equal_weight_equity, index_equity
 from vnfleet.trading.metrics import account_metrics
-from vnfleet.trading.simulator import SimulationResult, simulate
+from vnfleet.trading.simulator import SimulationResult, planned, simulate
 from vnfleet.trading.single import single_symbol_figures
 from vnfleet.trading.waterfall import waterfall
 
@@ -61,7 +61,8 @@ def backtest(runner: Runner, week: WeekContext, evaluated: StepOutcome, champion
             week.observer.progress("backtest", position, len(followed) + 2, name)
             runs[name] = simulate(panel, predictions, week.config.portfolio, terms=terms, actions=actions)
         week.observer.progress("backtest", len(followed), len(followed) + 2, "what each rule costs")
-        costs = waterfall(panel, followed[candidate], week.config.portfolio, terms=terms, actions=actions)
+        plan = planned(panel, followed[candidate], week.config.portfolio, terms=terms, actions=actions)
+        costs = waterfall(plan)
         week.observer.progress(
             "backtest", len(followed) + 1, len(followed) + 2, "the plan's rule, and luck's share of it"
         )
