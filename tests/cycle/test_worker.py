@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from vnfleet.remote.carrying import CheckpointSink
 from vnfleet.remote.folder import FolderTransfer
 from vnfleet.remote.jobs import JobRecord, Mailbox, UnitRecord
 from vnfleet.remote.leases import LeaseRecord, LeaseTimes
-from vnfleet.remote.rclone import find_rclone
+from vnfleet.remote.rclone import RemoteUnavailableError, find_rclone
 from vnfleet.remote.shards import index_name, package_id
 from vnfleet.remote.timing import SystemTiming
 from vnfleet.remote.transfer import Patience, RcloneTransfer, Transfer
@@ -463,6 +463,36 @@ def test_data_that_a_drive_shows_late_are_waited_for(scene: Scene) -> None:
     )
     assert "waits" in seen[0]
     assert report.failed == {}
+    assert report.published == ("select", "member0", "member1")
+
+
+def test_a_network_that_fails_after_a_long_unit_is_waited_for(tmp_path: Path) -> None:
+    """The unit takes longer than the patience with a silent remote, which counts from its first silence."""
+
+    class GoneOnce(FolderTransfer):
+        times_gone = 0
+
+        def put_folder(self, source: Path, name: str, files: Sequence[str]) -> None:
+            if name.endswith("/result") and not self.times_gone:
+                self.times_gone += 1
+                raise RemoteUnavailableError("the remote does not answer")
+            super().put_folder(source, name, files)
+
+    (tmp_path / "drive").mkdir()
+    remote = GoneOnce(tmp_path / "drive")
+    scene = Scene(tmp_path, remote)
+    Mailbox(remote).publish(scene.job(steps=20), scene.package)
+    report = run_worker(
+        remote,
+        tmp_path / "w1",
+        runner=fake_runner,
+        source_id=SOURCE,
+        times=UNHURRIED,
+        poll_seconds=0.05,
+        patience_seconds=0.5,
+        idle_exit_seconds=0.2,
+    )
+    assert remote.times_gone == 1
     assert report.published == ("select", "member0", "member1")
 
 

@@ -117,14 +117,16 @@ def _loop(
     patience_seconds: float,
 ) -> None:
     timing = worker.timing
-    quiet_since = reached_at = timing.monotonic()
+    quiet_since = timing.monotonic()
+    silent_since: float | None = None  # counted from the first failure: a long unit before it is no silence
     worker.announce("idle")
     while not should_stop():
         try:
             worked = worker.step()
-            reached_at = timing.monotonic()
+            silent_since = None
         except RemoteUnavailableError as error:
-            if once or timing.monotonic() - reached_at > patience_seconds:
+            silent_since = timing.monotonic() if silent_since is None else silent_since
+            if once or timing.monotonic() - silent_since > patience_seconds:
                 raise
             worker.say(f"the remote does not answer, waiting: {error.what}")
             worked = False
