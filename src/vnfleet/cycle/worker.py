@@ -129,7 +129,9 @@ def _loop(
             if once or timing.monotonic() - silent_since > patience_seconds:
                 raise
             worker.say(f"the remote does not answer, waiting: {error.what}")
-            worked = False
+            timing.sleep(poll_seconds)
+            quiet_since = timing.monotonic()  # nobody can say that there was nothing to do
+            continue
         if once:
             return
         if worked:
