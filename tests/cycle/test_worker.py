@@ -23,7 +23,7 @@ from vnfleet.remote.carrying import CheckpointSink
 from vnfleet.remote.folder import FolderTransfer
 from vnfleet.remote.jobs import JobRecord, Mailbox, UnitRecord
 from vnfleet.remote.leases import LeaseRecord, LeaseTimes
-from vnfleet.remote.rclone import RemoteUnavailableError, find_rclone
+from vnfleet.remote.rclone import RemoteFullError, RemoteUnavailableError, find_rclone
 from vnfleet.remote.shards import index_name, package_id
 from vnfleet.remote.timing import SystemTiming
 from vnfleet.remote.transfer import Patience, RcloneTransfer, Transfer
@@ -426,6 +426,37 @@ def test_a_worker_with_other_code_leaves_the_job_alone_and_says_so(scene: Scene)
         outcome = scene.train(job)
     assert reports[0].published == ()
     assert "another version of vnfleet" in outcome.reason
+
+
+def test_a_worker_says_once_where_it_runs_why_it_leaves_a_job_alone(scene: Scene) -> None:
+    job, said = scene.job(), list[str]()
+    Mailbox(scene.remote).publish(job, scene.package)
+    run_worker(
+        scene.remote,
+        scene.root / "w1",
+        runner=fake_runner,
+        source_id="code-2",
+        times=QUICK,
+        poll_seconds=0.05,
+        idle_exit_seconds=0.3,
+        say=said.append,
+    )
+    (line,) = said
+    assert job.job_id in line
+    assert "another version of vnfleet" in line
+
+
+def test_a_remote_that_takes_no_last_word_hides_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> bool:
+        monkeypatch.setattr(FolderTransfer, "write_text", full)
+        raise KeyboardInterrupt
+
+    def full(_: FolderTransfer, name: str, __: str) -> None:
+        raise RemoteFullError("the remote is full", where=name)
+
+    monkeypatch.setattr(scene, "remote", FolderTransfer(scene.root / "remote"))
+    with pytest.raises(KeyboardInterrupt):
+        scene.work(stop=interrupted)
 
 
 def test_a_silent_remote_hands_everything_back(rclone: Path, tmp_path: Path) -> None:

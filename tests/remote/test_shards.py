@@ -1,6 +1,7 @@
 """Only what changed travels, and what arrives is the same bytes."""
 
 import json
+import os
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pydantic import JsonValue
 from vnfleet.core.errors import BadDataError
 from vnfleet.core.sealed import sealing, verify
 from vnfleet.remote import shards
+from vnfleet.remote.cells import CellWriter, cut_of, layouts_of
 from vnfleet.remote.folder import FolderTransfer
 from vnfleet.remote.shards import OBJECTS, fetch_package, index_name, package_id, read_index, send_package
 from vnfleet.remote.transfer import Transfer
@@ -160,3 +162,28 @@ def test_an_index_that_is_no_text_is_sent_anew(plain_remote: FolderTransfer, tmp
     assert read_index(plain_remote, data_id) is None
     send_package(sent, plain_remote, KIND)
     assert same_bytes(sent, bring(plain_remote, sent, tmp_path / "in" / "week1"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="st_blocks")
+def test_a_full_disk_is_met_before_pages_are_written(tmp_path: Path) -> None:
+    """A file with holes makes the kernel kill whoever writes its mapped pages on a full disk."""
+    sent = package(tmp_path / "sent", SYMBOLS, 600)
+    manifest = verify(sent, KIND)
+    cut = cut_of(manifest.meta, layouts_of(sent, sorted(manifest.files), manifest.meta))
+    writer = CellWriter(tmp_path / "came", cut)
+    for layout in cut.layouts:
+        found = (tmp_path / "came" / layout.name).stat()
+        assert found.st_size == (sent / layout.name).stat().st_size
+        assert found.st_blocks * 512 >= found.st_size
+    writer.close()
+
+
+def test_what_a_killed_sender_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    sent = package(tmp_path / "sent", SYMBOLS[:2], 30)
+    old, young = tmp_path / ".sending-old", tmp_path / ".sending-young"
+    for left in (old, young):
+        left.mkdir()
+    os.utime(old, (0, 0))
+    send_package(sent, FolderTransfer(tmp_path / "remote"), KIND)
+    assert not old.exists()
+    assert young.exists()

@@ -120,6 +120,15 @@ def discard(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def sweep(folder: Path, prefix: str) -> None:
+    """Remove what a killed process left in `folder` under names that begin so, once it is a day old."""
+    day_ago = time.time() - 86_400.0
+    for path in folder.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):  # another process was faster
+            if path.stat().st_mtime < day_ago:
+                discard(path)
+
+
 def write_file(target: Path, write: Callable[[Path], None]) -> None:
     """Create `target` through `write(temporary_path)`; on any failure the old file stays as it was."""
     with disk_errors_for_people(target):

@@ -16,7 +16,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from vnfleet.core.atomic import TMP_MARK, replace, write_text
+from vnfleet.core.atomic import TMP_MARK, replace, sweep, write_text
 from vnfleet.core.errors import UsageError, VnfleetError
 from vnfleet.core.ids import sha256_of_file
 from vnfleet.core.sealed import MANIFEST_NAME
@@ -28,6 +28,7 @@ SCOPES = ("configs", "logs", "reports")
 STATE_FOLDER = "sync"
 # What holds for one machine only, and what this module itself remembers.
 _LOCAL_ONLY = ("configs/inference.json", f"logs/{STATE_FOLDER}/")
+_SCRATCH = f".sync{TMP_MARK}"
 Direction = Literal["up", "down", "both"]
 Way = Literal["up", "down", "conflict"]
 
@@ -249,7 +250,8 @@ class _Fetched:
 
     def __init__(self, workdir: Path, remote: Transfer, paths: tuple[str, ...]) -> None:
         self._remote, self._paths = remote, paths
-        self._folder = tempfile.TemporaryDirectory(prefix=f".sync{TMP_MARK}", dir=workdir)
+        sweep(workdir, _SCRATCH)
+        self._folder = tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=workdir)
         self.path = Path(self._folder.name)
 
     def __enter__(self) -> Self:

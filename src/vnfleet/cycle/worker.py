@@ -6,6 +6,7 @@ newest checkpoint on the remote; started again, it goes on by itself. The deskto
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import re
 import uuid
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vnfleet.core.atomic import write_text
+from vnfleet.core.errors import RemoteError
 from vnfleet.core.lock import holding
 from vnfleet.cycle.working import Refusal, StepProgress, UnitRunner, Worker
 from vnfleet.remote.jobs import Mailbox
@@ -103,7 +105,8 @@ def run_worker(
             )
         finally:
             pulse.stop()
-            worker.announce("stopped")
+            with contextlib.suppress(RemoteError):  # whatever ended the work is what is told
+                worker.announce("stopped")
     return WorkerReport(worker_id=name, published=tuple(worker.published), failed=dict(worker.failed))
 
 

@@ -96,6 +96,8 @@ class Worker:
         for job in jobs:
             reason = self.refuse(job)
             if reason is not None:
+                if self.refused.get(job.job_id) != reason:
+                    self.say(f"job {job.job_id} is left alone: {reason}")
                 self.refused[job.job_id] = reason
                 continue
             for unit in ready_units(job, done):

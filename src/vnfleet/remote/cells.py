@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import IO, Annotated, Any, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -16,6 +16,7 @@ from vnfleet.core.errors import BadDataError
 from vnfleet.core.ids import short_id
 
 _MOST_HEADER_BYTES = 2**15
+_FILL_BYTES = 2**20
 Size = Annotated[int, Field(ge=1, le=2**40)]
 
 
@@ -97,7 +98,7 @@ class CellWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
                 file.write(layout.header_bytes)
-                file.truncate(len(layout.header_bytes) + math.prod(layout.shape) * np.dtype(layout.dtype).itemsize)
+                _fill(file, math.prod(layout.shape) * np.dtype(layout.dtype).itemsize)
         self._arrays = [layout.mapped(folder, "r+") for layout in cut.layouts]
 
     def put(self, block: str, symbol: int, payload: bytes) -> None:
@@ -115,6 +116,12 @@ class CellWriter:
         for array in self._arrays:
             array.flush()
         self._arrays = []
+
+
+def _fill(file: IO[bytes], num_bytes: int) -> None:
+    """Write zeros: a file with holes would let a full disk kill the process in the middle of a mapped page (SIGBUS)."""
+    for start in range(0, num_bytes, _FILL_BYTES):
+        file.write(bytes(min(_FILL_BYTES, num_bytes - start)))
 
 
 def layouts_of(folder: Path, files: Sequence[str], meta: Mapping[str, JsonValue]) -> tuple[Layout, ...]:

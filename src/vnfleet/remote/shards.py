@@ -22,7 +22,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from vnfleet.core.atomic import TMP_MARK, discard, disk_errors_for_people, fsync_file, fsync_folder, replace, write_text
+from vnfleet.core.atomic import (
+    TMP_MARK,
+    discard,
+    disk_errors_for_people,
+    fsync_file,
+    fsync_folder,
+    replace,
+    sweep,
+    write_text,
+)
 from vnfleet.core.errors import BadDataError, RemoteError, UsageError
 from vnfleet.core.ids import canonical_json, sha256_hex, sha256_of_file
 from vnfleet.core.sealed import MANIFEST_NAME, Manifest, verify
@@ -36,6 +45,7 @@ PACKAGES, OBJECTS = "data/packages", "data/objects"
 MOST_PACKS = 64  # then everything is sent anew: what a receiver has to read stays few files, and mostly alive
 _SHORT = 16  # hex digits that tell a changed cell from an unchanged one; the data_id proves the whole
 _ATTEMPTS = 2
+_OUTBOX = ".sending-"
 
 
 def package_id(manifest: Manifest) -> str:
@@ -72,7 +82,8 @@ def send_package(folder: Path, remote: Transfer, kind: str) -> int:
     layouts = layouts_of(folder, sorted(manifest.files), manifest.meta)
     whole = {name: sha for name, sha in manifest.files.items() if name not in {one.name for one in layouts}}
     sent_bytes = 0
-    with tempfile.TemporaryDirectory(prefix=".sending-", dir=folder.parent) as scratch:
+    sweep(folder.parent, _OUTBOX)
+    with tempfile.TemporaryDirectory(prefix=_OUTBOX, dir=folder.parent) as scratch:
         outbox = Packer(Path(scratch))
         for name, sha in whole.items():
             if there.get(sha) != (folder / name).stat().st_size:
