@@ -367,6 +367,24 @@ def test_a_corrupted_result_is_quarantined_and_done_again(scene: Scene) -> None:
     assert scene.remote.list("quarantine") != ()
 
 
+def test_a_job_that_a_killed_desktop_left_open_is_closed_by_its_next_one(scene: Scene) -> None:
+    mailbox, last_week = Mailbox(scene.remote), scene.job()
+    this_week = last_week.model_copy(update={"recipe": {"week": "next"}})
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def waits(name: str, job: JobRecord) -> set[str]:
+        """Publish a job, be killed in the first look around; return what is open then."""
+        with pytest.raises(KeyboardInterrupt):
+            train_remotely(job, scene.package, scene.remote, scene.root / name, progress=killed)
+        return {job.job_id for job in mailbox.open_jobs()}
+
+    assert waits("desk", last_week) == {last_week.job_id}
+    assert waits("elsewhere", this_week) == {last_week.job_id, this_week.job_id}
+    assert waits("desk", this_week) == {this_week.job_id}
+
+
 def test_a_half_uploaded_result_is_finished_by_the_next_worker(scene: Scene) -> None:
     job = scene.job()
     scene.remote.write_text("checkpoints/select/result/w", "half")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from pathlib import Path
 
+from vnfleet.core.atomic import write_text
 from vnfleet.core.clock import ICT
 from vnfleet.core.errors import BadDataError, RemoteError, UsageError
 from vnfleet.core.sealed import verify
@@ -123,6 +124,7 @@ class _Desk:
         self.sent_bytes = 0
         self._units_root = workdir / "checkpoints"
         self._quarantine = workdir / "quarantine"
+        self._published = workdir / "data" / "published_jobs.txt"
         self._terms = terms
         self._timing = timing
         self._beats: dict[str, tuple[int, float]] = {}
@@ -148,18 +150,32 @@ class _Desk:
         )
 
     def publish(self, package: Path, poll_seconds: float) -> str | None:
-        """Publish the job and what is finished of it; return why that was not possible, None when it is done."""
+        """Publish the job and what is finished of it; return why that was not possible, None when it is done.
+
+        Jobs of this work directory that a desktop killed while it waited left open are closed: workers would do them
+        first, and nobody waits for them.
+        """
+        earlier = self._published_before()
+        write_text(self._published, "\n".join([*earlier, self.job.job_id]) + "\n")
         while True:
             try:
                 self.sent_bytes += self.mailbox.publish(self.job, package)
+                for job_id in earlier:
+                    self.mailbox.close(job_id, f"its desktop waits for {self.job.job_id} now")
                 self.share_local_results()
             except RemoteUnavailableError as error:
                 if self._timing.monotonic() - self._started_at >= self._terms.grace_seconds:
                     return f"the job could not be published: {error.what}"
                 self._timing.sleep(poll_seconds)
             else:
+                write_text(self._published, f"{self.job.job_id}\n")
                 self._looked_at = self._started_at = self._alive_at = self._timing.monotonic()
                 return None
+
+    def _published_before(self) -> list[str]:
+        with contextlib.suppress(FileNotFoundError):
+            return [one for one in self._published.read_text(encoding="utf-8").split() if one != self.job.job_id]
+        return []
 
     def _publish_what_vanished(self, package: Path) -> None:
         """Send again what a worker put aside as damaged, or what the remote lost or tore, now and then."""
