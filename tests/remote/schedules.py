@@ -95,7 +95,7 @@ class Schedule:
         self.position: dict[str, tuple[str, int]] = {}
         self.local_best: dict[tuple[str, str], int] = {}
         self.done_steps: set[tuple[str, int]] = set()
-        self.began: set[tuple[str, str, int]] = set()
+        self.proved: set[tuple[str, str, int]] = set()  # claims that settled: unit, worker, token
         self.claims: dict[str, list[Claimed]] = {}
         self.job = self._job()
 
@@ -295,7 +295,6 @@ class Schedule:
         )
         if claim is None:
             return
-        self.began.add((unit.unit_id, claim.worker, claim.token))
         there = self._carried(process, unit.unit_id, claim.at)
         if begin < there:
             self.break_rule(f"lost work: {unit.unit_id} begins at {begin}, {there} was on the remote")
@@ -405,6 +404,8 @@ class Schedule:
             known = self.claims.setdefault(parts[-1].removesuffix(".lease.json"), [])
             if lease is not None and lease.beat == 0 and lease.state == "held":
                 known.append(Claimed(lease.worker_id, lease.token, write.at))
+            if lease is not None and lease.beat == 1:
+                self.proved.add((lease.unit_id, lease.worker_id, lease.token))
         elif parts[0] == "checkpoints" and parts[-1] == "manifest.json" and write.writer != "desk":
             manifest = self._manifest(write.payload)
             if manifest is not None and parts[2] == "result":
@@ -453,7 +454,7 @@ class Schedule:
             for one in claims:
                 near = (two for two in claims if abs(two.at - one.at) < RACE_SECONDS)
                 rivals = [two for two in near if two.token == one.token and two.worker != one.worker]
-                if any({(unit_id, who.worker, who.token) for who in (one, rival)} <= self.began for rival in rivals):
+                if any({(unit_id, who.worker, who.token) for who in (one, rival)} <= self.proved for rival in rivals):
                     self.break_rule(f"two holders of {unit_id} under token {one.token}")
                     return
 

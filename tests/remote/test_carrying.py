@@ -87,6 +87,7 @@ class Machine:
         self.carrier.saved(checkpoint)
         if carry:
             self.carrier.carry()
+            self.timing.sleep(20.0)  # what is sent at once is sent no more often than that
         return checkpoint
 
     def steps(self) -> dict[str, int]:
@@ -132,6 +133,20 @@ def test_the_last_two_of_a_stage_stay_on_the_remote(
     assert units_with_checkpoints(plain_remote) == {"u"}
     remove_checkpoints(plain_remote, "u")
     assert units_with_checkpoints(plain_remote) == frozenset()
+
+
+def test_checkpoints_in_quick_succession_are_not_all_sent(
+    plain_remote: FolderTransfer, tmp_path: Path, timing: ByHand
+) -> None:
+    machine = Machine(tmp_path, plain_remote, "a", timing)
+    for step in (10, 20, 30, 40):
+        machine.save(step, carry=False)
+        machine.carrier.carry()
+        timing.sleep(3.0)
+    assert on_remote(plain_remote) == [(1, 10)]
+    timing.sleep(10.0)
+    machine.carrier.carry()
+    assert on_remote(plain_remote) == [(1, 10), (1, 40)]
 
 
 def test_the_newest_one_of_a_stage_waits_and_training_never_does(tmp_path: Path, timing: ByHand) -> None:

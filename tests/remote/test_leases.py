@@ -1,3 +1,4 @@
+import contextlib
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -47,7 +48,9 @@ def test_a_race_has_at_most_one_winner(plain_remote: FolderTransfer) -> None:
     def contend(worker_id: str) -> None:
         held = claim(plain_remote, worker_id, times)
         if held is not None:
-            won.append(held)
+            with contextlib.suppress(LeaseLostError):
+                held.renew()
+                won.append(held)
 
     threads = [threading.Thread(target=contend, args=(f"w{number}",)) for number in range(4)]
     for thread in threads:
@@ -58,14 +61,17 @@ def test_a_race_has_at_most_one_winner(plain_remote: FolderTransfer) -> None:
     won[0].renew()
 
 
-def test_a_claim_that_was_written_over_while_it_settled_is_none(plain_remote: FolderTransfer) -> None:
+def test_a_claim_that_was_written_over_while_it_settled_is_lost(plain_remote: FolderTransfer) -> None:
     class Meanwhile(SystemTiming):
         def sleep(self, seconds: float) -> None:
-            assert seconds == QUICK.settle_seconds
+            assert 0 < seconds <= QUICK.settle_seconds
             others = read(plain_remote).model_copy(update={"worker_id": "b"})
             plain_remote.write_text(NAME, others.model_dump_json())
 
-    assert LeaseDesk(plain_remote, "a", QUICK, Meanwhile()).claim("status/j", "u") is None
+    held = LeaseDesk(plain_remote, "a", QUICK, Meanwhile()).claim("status/j", "u")
+    assert held is not None
+    with pytest.raises(LeaseLostError, match=r"b \(token 1\)"):
+        held.renew()
     assert read(plain_remote).worker_id == "b"
 
 

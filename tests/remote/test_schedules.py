@@ -17,7 +17,7 @@ from vnfleet.core.sealed import MANIFEST_NAME, verify
 from vnfleet.remote import carrying, jobs, parcels
 from vnfleet.remote.carried import Candidate
 from vnfleet.remote.carrying import Carrier
-from vnfleet.remote.leases import HeldLease, LeaseDesk
+from vnfleet.remote.leases import HeldLease
 from vnfleet.remote.transfer import Transfer
 
 
@@ -93,20 +93,16 @@ def _manifest_first(patch: pytest.MonkeyPatch) -> None:
 def _no_settling(patch: pytest.MonkeyPatch) -> None:
     """Who wrote a claim believes in it without reading it back."""
 
-    def claim(desk: LeaseDesk, folder: str, unit_id: str) -> HeldLease | None:
-        from vnfleet.remote import leases  # noqa: PLC0415 - its helpers, beside the method that they belong to
+    real = HeldLease._renew_if_ours
 
-        name = f"{folder}/{unit_id}{leases.LEASE_SUFFIX}"
-        text = leases._read_text(desk._remote, name)
-        before = leases._parse(text)
-        if text is not None and not desk._is_free(name, text, before):
-            return None
-        record = desk._fresh(unit_id, desk._next_token(text, before), beat=0)
-        at = desk._timing.monotonic()
-        desk._remote.write_text(name, record.model_dump_json())
-        return HeldLease(desk._remote, name, record, desk._times, at, desk._timing)
+    def renew(held: HeldLease) -> None:
+        if held._record.beat > 0:
+            real(held)
+            return
+        held._record = held._record.model_copy(update={"beat": 1})
+        held._remote.write_text(held._name, held._record.model_dump_json())
 
-    patch.setattr(LeaseDesk, "claim", claim)
+    patch.setattr(HeldLease, "_renew_if_ours", renew)
 
 
 def _any_descent(patch: pytest.MonkeyPatch) -> None:

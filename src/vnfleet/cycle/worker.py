@@ -94,6 +94,7 @@ def run_worker(
     )
     with holding(workdir / "logs" / "worker.lock", f"worker {name}"):
         pulse = clocks.every(lease_times.heartbeat_seconds, "heartbeat", worker.beat)
+        worker.hurry = pulse.wake
         try:
             _loop(
                 worker,

@@ -64,7 +64,7 @@ class Worker:
     """The state of one worker; `cycle.worker` asks it for step after step.
 
     device : what it trains on, in words. published, failed, refused : units and jobs so far, with reasons.
-    held : the lease of the unit in work.
+    held : the lease of the unit in work. hurry : brings the next heartbeat forward.
     """
 
     mailbox: Mailbox
@@ -80,6 +80,7 @@ class Worker:
     failed: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     held: HeldLease | None = None
+    hurry: Callable[[], None] = lambda: None
     _seconds_by_kind: dict[str, float] = field(default_factory=dict)
     _data_missing_since: dict[str, float] = field(default_factory=dict)
     _pace: Pace | None = None
@@ -129,6 +130,7 @@ class Worker:
     def _do(self, job: JobRecord, unit: UnitRecord, held: HeldLease) -> bool:
         """Do a unit; return False when its data have to be waited for."""
         self.held = held
+        self.hurry()  # the next heartbeat tells whether another claim came over ours
         done = len(self.published)
         try:
             self._run_and_publish(job, unit, held)

@@ -14,6 +14,7 @@ the work of nobody.
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,7 +58,7 @@ from vnfleet.remote.timing import Recurring, SystemTiming, Timing
 from vnfleet.remote.transfer import Transfer
 
 _INNER = "checkpoint"
-_RETRY_SECONDS = 30.0
+_LOOK_SECONDS, _PAUSE_SECONDS = 10.0, 20.0
 
 
 class CheckpointSink(Protocol):
@@ -100,6 +101,7 @@ class Carrier:
         self._known: dict[str, list[str]] = {}
         self._beside: dict[str, dict[str, str]] = {}
         self._order = 0
+        self._sent_at = -math.inf
         self._loop: Recurring | None = None
         self._gave_up = False
 
@@ -140,7 +142,7 @@ class Carrier:
             step = int(checkpoint.name.removeprefix("ckpt-"))
             if all(rank_of(name)[1] != step for name in self._known.get(stage, [])):
                 self.saved(checkpoint)  # made here before a restart and never sent: what follows stands on it
-        self._loop = self._timing.every(_RETRY_SECONDS, "checkpoints", self.carry)
+        self._loop = self._timing.every(_LOOK_SECONDS, "checkpoints", self.carry)
 
     def stop(self) -> None:
         """Stop carrying; what still waits is dropped."""
@@ -152,16 +154,23 @@ class Carrier:
     # The background.
 
     def carry(self) -> None:
-        """Send what waits, the stage that waited longest first; a remote that does not answer is tried again later."""
-        while not self._gave_up:
+        """Send what waits, the stage that waited longest first, unless something was sent just now.
+
+        A remote that does not answer is tried again later.
+        """
+        if self._timing.monotonic() - self._sent_at < _PAUSE_SECONDS:
+            return  # every call costs a cloud drive's quota and this machine's time; the newest goes next time
+        with self._lock:
+            stages = list(self._waiting)
+        for stage in stages:
+            if self._gave_up:
+                return
             with self._lock:
-                stage = next(iter(self._waiting), None)
-                if stage is None:
-                    return
                 kept = self._waiting.pop(stage)  # a newer one may wait meanwhile, this one is not taken away
             try:
                 self._held.check()
                 self._send(stage, kept)
+                self._sent_at = self._timing.monotonic()
             except RemoteUnavailableError:
                 self._wait_again(stage, kept)
                 return

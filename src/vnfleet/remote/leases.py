@@ -1,8 +1,9 @@
 """Leases on units of work: one small JSON file per unit, a fencing token that only grows, and a heartbeat.
 
 A remote folder knows no atomic "create if absent", so a claim is written, left to settle and read back; the last
-writer wins and the others see it. A holder that cannot prove that it still holds its lease stops. Two workers may
-still do the same unit for a while (that costs time, never correctness: results are verified and count once).
+writer wins and the others see it. Work begins meanwhile, but nothing that others see: whoever writes renews first, and
+a renewal waits until the claim has settled. A holder that cannot prove that it still holds its lease stops. Two workers
+may still do the same unit for a while (that costs time, never correctness: results are verified and count once).
 Clocks of rented machines differ, by hours too, so a lease is taken over only when it has expired *and* was seen
 unchanged for two heartbeats on the observer's own clock, or was seen unchanged for as long as a lease lives.
 """
@@ -73,7 +74,7 @@ class LeaseDesk:
         self._watched: dict[str, tuple[str, float]] = {}
 
     def claim(self, folder: str, unit_id: str) -> HeldLease | None:
-        """Return the lease on a unit, or None when another worker holds it or won the race."""
+        """Return the lease on a unit, or None when another worker holds it; a race for it is decided by `renew`."""
         name = f"{folder}/{unit_id}{LEASE_SUFFIX}"
         text = _read_text(self._remote, name)
         before = _parse(text)
@@ -83,9 +84,6 @@ class LeaseDesk:
         claim = self._fresh(unit_id, token, beat=0)
         written_at = self._timing.monotonic()
         self._remote.write_text(name, claim.model_dump_json())
-        self._timing.sleep(self._times.settle_seconds)
-        if not claim.same_claim(_parse(_read_text(self._remote, name))):
-            return None
         self._watched.pop(name, None)
         return HeldLease(self._remote, name, claim, self._times, written_at, self._timing)
 
@@ -136,7 +134,7 @@ class HeldLease:
         self._name = name
         self._record = record
         self._times = times
-        self._renewed_at = written_at
+        self._renewed_at = self._written_at = written_at
         self._lost_to: str | None = None
         self._lock = threading.Lock()
 
@@ -160,7 +158,8 @@ class HeldLease:
     def renew(self) -> None:
         """Write the next heartbeat if the lease is still ours; raises `LeaseLostError` when it is not.
 
-        A remote that does not answer is no loss yet: the lease lives until its time runs out.
+        The first time it waits until the claim has settled and looks whether another one came over it. A remote that
+        does not answer is no loss yet: the lease lives until its time runs out.
         """
         with self._lock:
             self.check()
@@ -182,6 +181,9 @@ class HeldLease:
                 self._lost_to = self._lost_to or "nobody: it was given back"
 
     def _renew_if_ours(self) -> None:
+        settles_at = self._written_at + self._times.settle_seconds
+        if self._timing.monotonic() < settles_at:  # only before the first renewal
+            self._timing.sleep(settles_at - self._timing.monotonic())
         started = self._timing.monotonic()
         now = self._timing.now()
         found = _parse(_read_text(self._remote, self._name))
