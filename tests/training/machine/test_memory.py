@@ -7,7 +7,7 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,6 +118,28 @@ def test_a_process_tree_counts_private_pages_of_all_and_shared_ones_once(tmp_pat
             write(tmp_path, {f"proc/{pid}/task/{pid}/children": children})
     # Private: 50, 51 and 52 pages; the 60 shared ones once. Process 99 is not ours.
     assert process_tree_bytes(10, tmp_path) == (50 + 51 + 52 + 60) * page
+
+
+def test_a_child_that_ends_while_it_is_looked_at_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short-lived children, such as those that carry files, vanish at any moment: after they were listed, and later."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    write(tmp_path, {"proc/10/statm": "900 110 60 0 0 0 0", "proc/10/task/10/children": "11 12"})
+    write(tmp_path, {"proc/12/statm": "900 112 60 0 0 0 0", "proc/12/task/12/children": "13"})
+    real = os.scandir, os.listdir
+
+    def gone(look: Callable[..., Any]) -> Callable[..., Any]:
+        def without_12(folder: Any) -> Any:
+            if str(folder).endswith("proc/12/task"):
+                raise FileNotFoundError(2, "No such file or directory", str(folder))
+            return look(folder)
+
+        return without_12
+
+    monkeypatch.setattr(os, "scandir", gone(real[0]))
+    monkeypatch.setattr(os, "listdir", gone(real[1]))
+    assert process_tree_bytes(10, tmp_path) == (50 + 52 + 60) * page
 
 
 @linux_only

@@ -136,13 +136,18 @@ def _descendants(pid: int, root: Path) -> Iterator[int]:
     waiting = [pid]
     while waiting:
         parent = waiting.pop()
-        if by_parent is None:
-            lists = (root / f"proc/{parent}/task").glob("[0-9]*/children")
-            children = [int(word) for path in lists for word in read_words(path) if word.isdigit()]
-        else:
-            children = by_parent.get(parent, [])
+        children = _listed_children(parent, root) if by_parent is None else by_parent.get(parent, [])
         yield from children
         waiting += children
+
+
+def _listed_children(pid: int, root: Path) -> list[int]:
+    """Return the children of a process; one that ends while it is looked at has none."""
+    folder = root / f"proc/{pid}/task"
+    threads: list[Path] = []
+    with contextlib.suppress(OSError):
+        threads = list(folder.iterdir())
+    return [int(word) for thread in threads for word in read_words(thread / "children") if word.isdigit()]
 
 
 def _children_by_parent(root: Path) -> dict[int, list[int]]:
