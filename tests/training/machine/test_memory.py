@@ -123,7 +123,7 @@ def test_a_process_tree_counts_private_pages_of_all_and_shared_ones_once(tmp_pat
 def test_a_child_that_ends_while_it_is_looked_at_is_not_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Short-lived children, such as those that carry files, vanish at any moment: after they were listed, and later."""
+    """Short-lived children, such as those that carry files, vanish at any moment."""
     page = os.sysconf("SC_PAGE_SIZE")
     write(tmp_path, {"proc/10/statm": "900 110 60 0 0 0 0", "proc/10/task/10/children": "11 12"})
     write(tmp_path, {"proc/12/statm": "900 112 60 0 0 0 0", "proc/12/task/12/children": "13"})
