@@ -1,5 +1,9 @@
 """The worker's command: where it takes its remote from."""
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,6 +11,7 @@ import pytest
 
 from vnfleet.cli.main import main
 from vnfleet.remote.folder import FolderTransfer
+from vnfleet.remote.jobs import WorkerStatus
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +58,18 @@ def test_a_worker_without_a_remote_says_both_ways_to_name_one(
     assert "[remote] in vnfleet.toml" in said
     assert "VNFLEET_REMOTE__REMOTE" in said
     assert asked == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to catch")
+def test_a_worker_that_a_service_manager_stops_says_so(tmp_path: Path) -> None:
+    drive = tmp_path / "drive"
+    drive.mkdir()
+    command = [sys.executable, "-m", "vnfleet.cli", "worker", "--remote", str(drive), "--workdir", str(tmp_path / "w")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        end = time.monotonic() + 60.0
+        while not (told := list(drive.glob("status/workers/*.json"))):
+            assert time.monotonic() < end, "the worker did not tell that it is there"
+            time.sleep(0.05)
+        running.terminate()
+        assert running.wait(timeout=60) == 130
+    assert WorkerStatus.model_validate_json(told[0].read_bytes()).state == "stopped"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from vnfleet.cli import options as o
+from vnfleet.cli.remote_views import shown_remote
 from vnfleet.cli.terminal import terminal_of
 from vnfleet.core.clock import ICT
 from vnfleet.core.errors import ExitCode
@@ -44,8 +47,13 @@ def worker(
     from vnfleet.remote.opening import open_remote  # noqa: PLC0415
 
     settings = o.settings_of(workdir, config, {"machine": {"device": device}})
+    named = o.named_remote(remote, settings)
+    there = open_remote(named, bandwidth_limit=settings.remote.bandwidth_limit)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service that is stopped gives its unit back too
+    terminal.note(f"waiting for work in {shown_remote(named)}")
     done = run_worker(
-        open_remote(o.named_remote(remote, settings), bandwidth_limit=settings.remote.bandwidth_limit),
+        there,
         workdir,
         machine=settings.machine,
         once=once,

@@ -14,6 +14,7 @@ from vnfleet.core.atomic import discard
 from vnfleet.core.errors import BadDataError, RemoteError, ResourceError
 from vnfleet.core.sealed import is_whole
 from vnfleet.cycle.pace import Pace
+from vnfleet.remote.carried import local_progress
 from vnfleet.remote.carrying import Carrier, CheckpointSink
 from vnfleet.remote.jobs import JobRecord, Mailbox, UnitRecord, WorkerStatus, ready_units
 from vnfleet.remote.leases import HeldLease, LeaseDesk, LeaseLostError
@@ -188,8 +189,8 @@ class Worker:
         carrier.forget_what_was_built_on_others()
         if not is_whole(units_root / unit.unit_id / "result", job.result_kind):
             taken_over = carrier.restore(quarantine)
-            if taken_over is not None:
-                self.say(f"unit {unit.unit_id} goes on from {taken_over.words}")
+            begins = taken_over or local_progress(units_root / unit.unit_id)
+            self.say(f"unit {unit.unit_id} {f'goes on from {begins.words}' if begins.steps else 'begins'}")
         kind = str(unit.body.get("kind", ""))
         pace = Pace(self.timing, usual_seconds=self._seconds_by_kind.get(kind))
         self.enter("training", job.job_id, unit.unit_id)

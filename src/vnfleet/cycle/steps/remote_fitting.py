@@ -22,6 +22,7 @@ from vnfleet.evaluation.splits import Fold
 from vnfleet.remote.opening import open_remote
 from vnfleet.remote.timing import SystemTiming
 from vnfleet.training.dataset import TrainingData
+from vnfleet.training.engines.local import is_finished
 from vnfleet.training.plan import WorkUnit
 
 _FIND_ON_DRIVE = f"https://drive.google.com/drive/search?q={NOTEBOOK_NAME}"
@@ -45,7 +46,8 @@ def trained_remotely(
     def seconds_here(ids: Sequence[str]) -> float:
         return training_seconds(week, plan, [by_id[one] for one in ids]) or 0.0
 
-    week.observer.told("train", how_to_help(config.remote, len(units)))
+    num_open = sum(not is_finished(week.folders.units, unit) for unit in units)
+    week.observer.told("train", how_to_help(config.remote, num_open))
     try:
         back = train_remotely(
             job,
