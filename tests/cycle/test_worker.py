@@ -383,6 +383,9 @@ def test_a_job_that_a_killed_desktop_left_open_is_closed_by_its_next_one(scene: 
     assert waits("desk", last_week) == {last_week.job_id}
     assert waits("elsewhere", this_week) == {last_week.job_id, this_week.job_id}
     assert waits("desk", this_week) == {this_week.job_id}
+    scene.remote.purge(f"jobs/{this_week.job_id}")  # somebody made room: nothing is left of it, and nothing comes back
+    assert waits("desk", last_week) == {last_week.job_id}
+    assert not scene.remote.exists(f"jobs/{this_week.job_id}")
 
 
 def test_a_half_uploaded_result_is_finished_by_the_next_worker(scene: Scene) -> None:

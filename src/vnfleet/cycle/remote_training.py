@@ -160,8 +160,9 @@ class _Desk:
         while True:
             try:
                 self.sent_bytes += self.mailbox.publish(self.job, package)
-                for job_id in earlier:
-                    self.mailbox.close(job_id, f"its desktop waits for {self.job.job_id} now")
+                for job in self.mailbox.open_jobs() if earlier else ():
+                    if job.job_id in earlier:
+                        self.mailbox.close(job.job_id, f"its desktop waits for {self.job.job_id} now")
                 self.share_local_results()
             except RemoteUnavailableError as error:
                 if self._timing.monotonic() - self._started_at >= self._terms.grace_seconds:
